@@ -1,0 +1,50 @@
+//! What a command may reach.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a command may reach. `ports`, `listen` and `dns` go with `mode: Ports` alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// How much.
+    pub mode: NetworkMode,
+    /// TCP ports it may connect to, on any address; implies DNS. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub ports: Vec<u16>,
+    /// TCP ports it may listen on; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub listen: Vec<u16>,
+    /// How names are resolved; over TCP without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+    /// Reserved: refused as "not yet".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+}
+
+/// How much of the network a command may reach. The order is from less to more.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum NetworkMode {
+    /// Nothing.
+    #[default]
+    None,
+    /// The listed TCP ports.
+    Ports,
+    /// TCP and UDP, without a filter of ours.
+    Full,
+}
+
+/// How names are resolved under `mode: Ports`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Dns {
+    /// Over TCP port 53, with `RES_OPTIONS=use-vc`.
+    #[default]
+    Tcp,
+    /// Over UDP; the kernel cannot hold UDP to a port, so the status shows the network as degraded.
+    Udp,
+}

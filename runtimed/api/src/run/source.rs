@@ -1,0 +1,118 @@
+//! Where a workspace's first content comes from.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{RunName, SecretName};
+
+/// Where a workspace's first content comes from. Exactly one field is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// A git repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitSource>,
+    /// Files written in the Run itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<InlineSource>,
+    /// A tar or zip archive, by URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveSource>,
+    /// The artifacts of an earlier Run of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<ArtifactsSource>,
+}
+
+/// The one field of a [`Source`] that is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind<'a> {
+    /// A git repository.
+    Git(&'a GitSource),
+    /// Files written in the Run itself.
+    Inline(&'a InlineSource),
+    /// An archive.
+    Archive(&'a ArchiveSource),
+    /// An earlier Run's artifacts.
+    Artifacts(&'a ArtifactsSource),
+}
+
+impl Source {
+    /// The one field that is given; `None` when none or several are.
+    #[must_use]
+    pub fn kind(&self) -> Option<SourceKind<'_>> {
+        match self {
+            Self { git: Some(git), inline: None, archive: None, artifacts: None } => Some(SourceKind::Git(git)),
+            Self { git: None, inline: Some(inline), archive: None, artifacts: None } => {
+                Some(SourceKind::Inline(inline))
+            }
+            Self { git: None, inline: None, archive: Some(archive), artifacts: None } => {
+                Some(SourceKind::Archive(archive))
+            }
+            Self { git: None, inline: None, archive: None, artifacts: Some(artifacts) } => {
+                Some(SourceKind::Artifacts(artifacts))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A git repository at one commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GitSource {
+    /// `https://…`, or an absolute path where the Runtime allows it; never with a user or password in it.
+    #[schemars(length(max = 2048))]
+    pub url: String,
+    /// A branch, a tag or a full commit id; the remote's HEAD without it.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub reference: Option<String>,
+    /// How many commits of history; 0 is all of it, 1 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
+    /// The command starts in this directory of the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_path: Option<String>,
+    /// The secret that opens it, given to the fetch alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<SecretName>,
+}
+
+/// Files written in the Run itself; at most 256, within the size of the Run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InlineSource {
+    /// The files.
+    #[schemars(length(max = 256))]
+    pub files: Vec<InlineFile>,
+}
+
+/// One file of an inline source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InlineFile {
+    /// Relative to the workspace, without `..` and without `.git`.
+    pub path: String,
+    /// Its text.
+    pub content: String,
+    /// Make it executable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+}
+
+/// A tar or zip archive, by URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ArchiveSource {
+    /// `https://…`
+    #[schemars(length(max = 2048))]
+    pub url: String,
+}
+
+/// The artifacts of an earlier Run of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ArtifactsSource {
+    /// That Run.
+    pub run: RunName,
+}
