@@ -1,0 +1,232 @@
+//! Entering and listing directories that a Run may have made hostile: links, mounts, mode 000, any depth.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::sys;
+
+/// Resolution for every path that a Run could have shaped: beneath the directory, no link, no other mount.
+pub(crate) const CONTAINED: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// The permission bits of a mode word, with set-id and sticky bits.
+pub(crate) const MODE_BITS: u32 = 0o7777;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What identifies an inode as long as something holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    dev: u64,
+    ino: u64,
+}
+
+impl Identity {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { dev: stat.st_dev, ino: stat.st_ino }
+    }
+}
+
+/// Whether a directory's mode may be widened in order to get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Leave modes alone: the tree is still in use.
+    Never,
+    /// Give the owner at least these permission bits.
+    Owner(u32),
+}
+
+/// Opens the directory `name` of `parent` for listing, giving the owner the missing permissions first if `repair` says so.
+///
+/// A link answers `ELOOP` or `ENOTDIR`, another mount `EXDEV`, somebody else's unreadable directory `EPERM`.
+pub(crate) fn enter(parent: BorrowedFd<'_>, name: &CStr, repair: Repair) -> Result<OwnedFd, Errno> {
+    let open = || rustix::fs::openat2(parent, name, OFlags::RDONLY | DIRECTORY, Mode::empty(), CONTAINED);
+    let wanted = match (open(), repair) {
+        (Ok(fd), Repair::Never) => return Ok(fd),
+        (Ok(fd), Repair::Owner(bits)) => {
+            widen(fd.as_fd(), bits)?;
+            return Ok(fd);
+        }
+        (Err(Errno::ACCESS), Repair::Owner(bits)) => bits,
+        (Err(errno), _) => return Err(errno),
+    };
+    // An O_PATH descriptor needs no permission on the directory itself, so the repair cannot be led astray by a rename.
+    let handle = rustix::fs::openat2(parent, name, OFlags::PATH | DIRECTORY, Mode::empty(), CONTAINED)?;
+    widen(handle.as_fd(), wanted | 0o500)?;
+    rustix::fs::openat(&handle, c".", OFlags::RDONLY | DIRECTORY, Mode::empty())
+}
+
+/// Adds permission bits for the owner of the directory behind `fd`, if they are missing and it is ours.
+pub(crate) fn widen(fd: BorrowedFd<'_>, bits: u32) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    if stat.st_mode & bits == bits {
+        return Ok(());
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::PERM);
+    }
+    sys::chmod_descriptor(fd, (stat.st_mode & MODE_BITS) | bits)
+}
+
+/// Names in the directory behind `fd` in byte order, without `.` and `..`; at most `cap`, and whether there were more.
+pub(crate) fn names(fd: BorrowedFd<'_>, cap: usize) -> Result<(Vec<CString>, bool), Errno> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
+    let mut listing = RawDir::new(fd, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = listing.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if is_dot(name) {
+            continue;
+        }
+        if names.len() == cap {
+            return Ok((names, true));
+        }
+        names.push(name.to_owned());
+    }
+    names.sort_unstable();
+    Ok((names, false))
+}
+
+/// Whether this is a directory's entry for itself or its parent.
+pub(crate) fn is_dot(name: &CStr) -> bool {
+    matches!(name.to_bytes(), b"." | b"..")
+}
+
+/// `fstatat` of a name that is never followed.
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// A depth-first walk that keeps one descriptor open however deep the tree is.
+///
+/// It goes up through `..` and stops if that does not lead to the directory that it came from, which happens only when
+/// something moves directories about while they are being walked.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    current: OwnedFd,
+    levels: Vec<Level>,
+    repair: Repair,
+    path: Vec<u8>,
+    /// Names that may still be collected.
+    remaining: usize,
+    depth: usize,
+    /// The directory that was reported last could not be entered.
+    blocked: Option<Errno>,
+    limited: bool,
+}
+
+#[derive(Debug)]
+struct Level {
+    identity: Identity,
+    /// In reverse order, so that the next one is popped.
+    pending: Vec<CString>,
+    path_len: usize,
+}
+
+/// Why a walk cannot give an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// This entry could not be read, or this directory not entered; the walk goes on.
+    Entry(Errno),
+    /// There are more entries or levels than the caller allowed; the walk is over.
+    Limit,
+    /// A directory moved under the walk; the walk is over.
+    Moved,
+}
+
+impl Walker {
+    /// Starts in `top`, which is not itself reported. `entries` bounds the names, `depth` the levels of directories.
+    pub(crate) fn new(top: OwnedFd, repair: Repair, entries: usize, depth: usize) -> Result<Self, Errno> {
+        let mut walker = Self {
+            current: top,
+            levels: Vec::new(),
+            repair,
+            path: Vec::new(),
+            remaining: entries,
+            depth,
+            blocked: None,
+            limited: false,
+        };
+        walker.list()?;
+        Ok(walker)
+    }
+
+    /// The path of what [`Walker::step`] returned last, relative to the top.
+    pub(crate) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The next entry. Directories come before what is in them; one that cannot be entered is an entry, then an obstacle.
+    pub(crate) fn step(&mut self) -> Option<Result<Stat, Obstacle>> {
+        if let Some(errno) = self.blocked.take() {
+            return Some(Err(Obstacle::Entry(errno)));
+        }
+        loop {
+            let Some(level) = self.levels.last_mut() else {
+                return std::mem::take(&mut self.limited).then_some(Err(Obstacle::Limit));
+            };
+            self.path.truncate(level.path_len);
+            if let Some(name) = level.pending.pop() {
+                if !self.path.is_empty() {
+                    self.path.push(b'/');
+                }
+                self.path.extend_from_slice(name.to_bytes());
+                return Some(self.visit(&name));
+            }
+            if let Err(obstacle) = self.leave() {
+                self.levels.clear();
+                self.limited = false;
+                return Some(Err(obstacle));
+            }
+        }
+    }
+
+    fn visit(&mut self, name: &CStr) -> Result<Stat, Obstacle> {
+        let stat = stat_at(self.current.as_fd(), name).map_err(Obstacle::Entry)?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+            if self.levels.len() > self.depth {
+                self.limited = true;
+            } else {
+                self.blocked = self.descend(name).err();
+            }
+        }
+        Ok(stat)
+    }
+
+    fn descend(&mut self, name: &CStr) -> Result<(), Errno> {
+        let child = enter(self.current.as_fd(), name, self.repair)?;
+        let parent = std::mem::replace(&mut self.current, child);
+        self.list().inspect_err(|_| self.current = parent)
+    }
+
+    /// Collects the names of the current directory as a new level.
+    fn list(&mut self) -> Result<(), Errno> {
+        let identity = Identity::of(&rustix::fs::fstat(&self.current)?);
+        let (mut pending, more) = names(self.current.as_fd(), self.remaining)?;
+        self.remaining -= pending.len();
+        self.limited |= more;
+        pending.reverse();
+        self.levels.push(Level { identity, pending, path_len: self.path.len() });
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), Obstacle> {
+        self.levels.pop();
+        let Some(parent) = self.levels.last() else { return Ok(()) };
+        let up = rustix::fs::openat(&self.current, c"..", OFlags::RDONLY | DIRECTORY, Mode::empty())
+            .map_err(|_| Obstacle::Moved)?;
+        let stat = rustix::fs::fstat(&up).map_err(|_| Obstacle::Moved)?;
+        if Identity::of(&stat) != parent.identity {
+            return Err(Obstacle::Moved);
+        }
+        self.current = up;
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! Private trees of one attempt, held by directory descriptor.
+//!
+//! A [`Root`] is one of the three shared `EmptyDir`s, or a state mount. A [`Tree`] is a directory of mode 0700 with a
+//! 128-bit random name directly in it: no directory that the shared uid owns is between root and tree, for a neighbour
+//! could change that one's mode. Nothing here follows a link or crosses a mount, and a tree is removed however hostile
+//! the Run left it.
+
+mod name;
+mod remove;
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+pub use self::name::{BadTreeName, TreeName};
+pub use self::remove::Removed;
+pub(crate) use self::remove::sweep;
+use crate::dirs::{self, Identity, Obstacle, Repair, Walker};
+
+/// What a file system keeps its bytes on, as far as it matters to secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// Memory that may be swapped out.
+    Tmpfs,
+    /// Memory that is never swapped out.
+    Ramfs,
+    /// Anything else: overwriting guarantees nothing there.
+    Disk,
+}
+
+impl Medium {
+    /// Whether what is stored there never reaches a disk by being stored.
+    #[must_use]
+    pub fn is_memory(self) -> bool {
+        self != Self::Disk
+    }
+
+    fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        // linux/magic.h: TMPFS_MAGIC, RAMFS_MAGIC.
+        Ok(match rustix::fs::fstatfs(fd)?.f_type {
+            0x0102_1994 => Self::Tmpfs,
+            0x8584_58f6 => Self::Ramfs,
+            _ => Self::Disk,
+        })
+    }
+}
+
+impl fmt::Display for Medium {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tmpfs => "tmpfs",
+            Self::Ramfs => "ramfs",
+            Self::Disk => "disk",
+        })
+    }
+}
+
+/// Why a tree could not be made, found, measured or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// A system call failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why the kernel refused.
+        #[source]
+        source: Errno,
+    },
+    /// A directory that was just made or found is not a private one of this uid.
+    #[error(
+        "{path} belongs to uid {uid} with mode {mode:04o}, not to this process with mode 0700; remove it by hand"
+    )]
+    NotPrivate {
+        /// The directory.
+        path: PathBuf,
+        /// Who owns it.
+        uid: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another directory has taken the tree's name.
+    #[error("{path} was replaced by another directory, which is left alone; remove it by hand")]
+    Replaced {
+        /// The tree's path.
+        path: PathBuf,
+    },
+    /// Something in the tree could not be removed; everything else was.
+    #[error("{left} entries beneath {path} could not be removed, the first is {first}; remove them by hand")]
+    Left {
+        /// The tree's path.
+        path: PathBuf,
+        /// How many attempts to remove an entry failed.
+        left: u64,
+        /// The first of them, beneath the tree, with its owner if that is another uid.
+        first: String,
+        /// Why the first of them failed.
+        #[source]
+        source: Errno,
+    },
+}
+
+/// One of the directories in which trees are made.
+#[derive(Clone, Debug)]
+pub struct Root {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    fd: OwnedFd,
+    path: PathBuf,
+    medium: Medium,
+}
+
+impl Root {
+    /// Opens a directory as a root. The path may lead through links; it is resolved once, here.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] if it is not a directory that this process may list.
+    pub fn open(path: &Path) -> Result<Self, TreeError> {
+        let failed = |source| TreeError::Io { action: "open the root", path: path.to_owned(), source };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+        let medium = Medium::of(fd.as_fd()).map_err(failed)?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { inner: Arc::new(Inner { fd, path, medium }) })
+    }
+
+    /// The absolute path under which the root was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// What the root is stored on.
+    #[must_use]
+    pub fn medium(&self) -> Medium {
+        self.inner.medium
+    }
+
+    /// Makes a tree with a fresh random name.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] as `mkdirat` fails; [`TreeError::NotPrivate`] if the file system did not honour owner or mode.
+    pub fn create(&self) -> Result<Tree, TreeError> {
+        self.create_named(&TreeName::random())
+    }
+
+    /// Makes a tree whose name the caller has chosen, and usually journaled, before.
+    ///
+    /// # Errors
+    /// As [`Root::create`]; an existing name is `EEXIST`, never reused.
+    pub fn create_named(&self, name: &TreeName) -> Result<Tree, TreeError> {
+        let failed = |action| {
+            move |source| TreeError::Io { action, path: self.inner.path.join(name.as_str()), source }
+        };
+        rustix::fs::mkdirat(&self.inner.fd, name.c_name(), Mode::RWXU).map_err(failed("make the tree"))?;
+        let made = self.admit(name);
+        if made.is_err() {
+            // It is empty and ours; the error that is returned says more than this one could.
+            rustix::fs::unlinkat(&self.inner.fd, name.c_name(), rustix::fs::AtFlags::REMOVEDIR)
+                .unwrap_or_default();
+        }
+        made
+    }
+
+    /// Opens a tree that was made earlier, perhaps by a former process, whatever mode it has now; `None` when it is gone.
+    ///
+    /// # Errors
+    /// [`TreeError::NotPrivate`] if it is not this uid's, [`TreeError::Io`] if it cannot be opened.
+    pub fn reopen(&self, name: &TreeName) -> Result<Option<Tree>, TreeError> {
+        match self.admit(name) {
+            Ok(tree) => Ok(Some(tree)),
+            Err(TreeError::Io { source: Errno::NOENT, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names in the root that have the form of a tree's name, whoever owns them.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] if the root cannot be listed.
+    pub fn list(&self) -> Result<Vec<TreeName>, TreeError> {
+        let failed = |source| TreeError::Io { action: "list", path: self.inner.path.clone(), source };
+        // A second description, for the position in the listing belongs to the description.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.inner.fd, c".", flags, Mode::empty()).map_err(failed)?;
+        let (names, _) = dirs::names(fd.as_fd(), usize::MAX).map_err(failed)?;
+        Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
+    }
+
+    /// Opens and checks the tree `name`: a real directory of this uid, made 0700 with no set-id bit if it is not.
+    fn admit(&self, name: &TreeName) -> Result<Tree, TreeError> {
+        let path = self.inner.path.join(name.as_str());
+        let failed = |action| {
+            let path = path.clone();
+            move |source| TreeError::Io { action, path, source }
+        };
+        let fd = dirs::enter(self.inner.fd.as_fd(), name.c_name(), Repair::Owner(0o700))
+            .map_err(failed("open"))?;
+        let stat = rustix::fs::fstat(&fd).map_err(failed("examine"))?;
+        if !is_private(&stat) && stat.st_uid == rustix::process::geteuid().as_raw() {
+            // A root with the setgid bit hands it on to what is made in it.
+            rustix::fs::fchmod(&fd, Mode::RWXU).map_err(failed("make private"))?;
+        }
+        let stat = rustix::fs::fstat(&fd).map_err(failed("examine"))?;
+        if !is_private(&stat) {
+            return Err(TreeError::NotPrivate {
+                path,
+                uid: stat.st_uid,
+                mode: stat.st_mode & dirs::MODE_BITS,
+            });
+        }
+        Ok(Tree { root: self.clone(), name: name.clone(), fd, identity: Identity::of(&stat) })
+    }
+}
+
+fn is_private(stat: &Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & dirs::MODE_BITS == 0o700
+}
+
+/// One private directory of an attempt.
+#[derive(Debug)]
+pub struct Tree {
+    root: Root,
+    name: TreeName,
+    fd: OwnedFd,
+    identity: Identity,
+}
+
+impl Tree {
+    /// The tree's name in its root.
+    #[must_use]
+    pub fn name(&self) -> &TreeName {
+        &self.name
+    }
+
+    /// The root that the tree lies in.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The tree's absolute path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.root.inner.path.join(self.name.as_str())
+    }
+
+    /// What the tree is stored on.
+    #[must_use]
+    pub fn medium(&self) -> Medium {
+        self.root.inner.medium
+    }
+
+    /// The tree's directory.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Makes the directory `name`, one component, with exactly `mode`, and opens it.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`]: `EINVAL` for a name with a slash, `EEXIST` if it is there.
+    pub fn create_dir(&self, name: &str, mode: u32) -> Result<OwnedFd, TreeError> {
+        let failed =
+            |source| TreeError::Io { action: "make the directory", path: self.path().join(name), source };
+        if name.contains('/') {
+            return Err(failed(Errno::INVAL));
+        }
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU).map_err(failed)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), dirs::CONTAINED).map_err(failed)?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed)?;
+        Ok(fd)
+    }
+
+    /// Measures the tree, looking at no more than `cap` entries and never changing a mode, for it may be in use.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] if the tree itself cannot be listed.
+    pub fn usage(&self, cap: u64) -> Result<Usage, TreeError> {
+        let failed = |source| TreeError::Io { action: "measure", path: self.path(), source };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = rustix::fs::openat(&self.fd, c".", flags, Mode::empty()).map_err(failed)?;
+        let cap = usize::try_from(cap).unwrap_or(usize::MAX);
+        let mut walker = Walker::new(top, Repair::Never, cap, usize::MAX).map_err(failed)?;
+        let mut usage = Usage { entries: 0, bytes: 0, complete: true };
+        let mut linked = std::collections::HashSet::new();
+        while let Some(step) = walker.step() {
+            match step {
+                Ok(stat) => {
+                    usage.entries += 1;
+                    // An inode with several names takes its space once.
+                    if stat.st_nlink < 2 || is_directory(&stat) || linked.insert(stat.st_ino) {
+                        usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+                    }
+                }
+                // It vanished between the listing and the look, which is what a live tree does.
+                Err(Obstacle::Entry(Errno::NOENT)) => {}
+                Err(_) => usage.complete = false,
+            }
+        }
+        Ok(usage)
+    }
+
+    /// Empties and removes the tree, whatever is in it.
+    ///
+    /// Modes are repaired through descriptors, depth costs neither stack nor descriptors, links are removed and not
+    /// followed, and a mount or another uid's directory is left and reported. The tree's processes must be dead.
+    ///
+    /// # Errors
+    /// [`TreeError::Left`] when something could not be removed; everything else is gone then.
+    pub fn remove(self) -> Result<Removed, TreeError> {
+        remove::remove(&self)
+    }
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()
+}
+
+/// What a tree holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Files, directories, links and everything else with a name, the tree itself not counted.
+    pub entries: u64,
+    /// Allocated bytes (512 for each block that the file system reports), hard links counted once.
+    pub bytes: u64,
+    /// False when the cap was reached, a directory could not be read, or the tree moved meanwhile.
+    pub complete: bool,
+}
