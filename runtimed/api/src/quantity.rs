@@ -15,7 +15,9 @@ pub struct Bytes(pub u64);
 
 /// A size that is not of the documented form, or does not fit 64 bits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a size: write a whole number of bytes, with Ki, Mi, Gi or Ti if you like, such as 512Mi")]
+#[error(
+    "{0:?} is not a size: write a whole number of bytes, with Ki, Mi, Gi or Ti if you like, such as 512Mi"
+)]
 pub struct InvalidBytes(String);
 
 const SUFFIXES: [(&str, u64); 8] = [

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The id of a rule: `area.what`, lowercase. Only ids of [`ALL`] exist.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(into = "String")]
 #[schemars(with = "String", extend("pattern" = "^[a-z]+\\.[a-z-]+$"))]
 pub struct Rule(&'static str);
 
@@ -158,11 +159,12 @@ impl fmt::Debug for Rule {
     }
 }
 
-impl TryFrom<String> for Rule {
-    type Error = String;
-
-    fn try_from(id: String) -> Result<Self, String> {
-        Self::find(&id).ok_or_else(|| format!("there is no rule {:?}", id.chars().take(60).collect::<String>()))
+// By hand: derived, it would ask for input that lives as long as the table of ids.
+impl<'de> Deserialize<'de> for Rule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        let unknown = || format!("there is no rule {:?}", id.chars().take(60).collect::<String>());
+        Self::find(&id).ok_or_else(|| D::Error::custom(unknown()))
     }
 }
 

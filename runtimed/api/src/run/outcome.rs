@@ -91,9 +91,12 @@ impl TryFrom<VerdictWire> for Verdict {
             VerdictWire { kind: VerdictKind::Signalled, code: None, signal: Some(signal), limit: None } => {
                 Ok(Self::Signalled(signal))
             }
-            VerdictWire { kind: VerdictKind::LimitExceeded, code: None, signal: None, limit: Some(limit) } => {
-                Ok(Self::LimitExceeded(limit))
-            }
+            VerdictWire {
+                kind: VerdictKind::LimitExceeded,
+                code: None,
+                signal: None,
+                limit: Some(limit),
+            } => Ok(Self::LimitExceeded(limit)),
             _ => Err("a verdict has exactly the field of its kind: code, signal or limit"),
         }
     }

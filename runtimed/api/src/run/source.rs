@@ -41,7 +41,9 @@ impl Source {
     #[must_use]
     pub fn kind(&self) -> Option<SourceKind<'_>> {
         match self {
-            Self { git: Some(git), inline: None, archive: None, artifacts: None } => Some(SourceKind::Git(git)),
+            Self { git: Some(git), inline: None, archive: None, artifacts: None } => {
+                Some(SourceKind::Git(git))
+            }
             Self { git: None, inline: Some(inline), archive: None, artifacts: None } => {
                 Some(SourceKind::Inline(inline))
             }
