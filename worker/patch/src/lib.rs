@@ -1,1 +1,23 @@
-//! placeholder
+//! Patches that can be trusted: read strictly, judged by what they result in, applied to trees before files.
+//!
+//! The crate is pure: bytes and a git object store in, values out. It runs in the confined children of the worker,
+//! and on a person's repository in the command line. git2 gives it objects, packs and the line diff; reading and
+//! applying are its own, because libgit2's reader and applier accept more than they should: see `docs/SECURITY.md`.
+
+mod apply;
+mod check;
+mod git_path;
+mod limits;
+mod objects;
+mod parse;
+mod policy;
+mod rule;
+mod tree;
+
+pub use check::{Applied, CheckError, Checked, Enforce, check};
+pub use git_path::GitPath;
+pub use limits::Limits;
+pub use parse::{Parsed, parse};
+pub use policy::{DEFAULT_PROTECTED, PathPolicy};
+pub use rule::{Refusal, Rule, RuleKind};
+pub use tree::TreeId;
