@@ -8,7 +8,11 @@
 
 pub mod beneath;
 mod dirs;
+mod prepare;
+pub mod process;
+pub mod spawn;
 pub mod staging;
+pub mod support;
 #[expect(unsafe_code, reason = "system calls that no safe wrapper offers in the form that a sandbox needs")]
 mod sys;
 pub mod tree;

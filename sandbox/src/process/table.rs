@@ -1,0 +1,104 @@
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// The children of a process, of all its threads, as `/proc` lists them; zombies included. None if it is gone.
+#[must_use]
+pub fn children(pid: Pid) -> Vec<Pid> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())) else { return Vec::new() };
+    let mut children = Vec::new();
+    for task in tasks.flatten() {
+        let Ok(list) = std::fs::read_to_string(task.path().join("children")) else { continue };
+        children.extend(list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
+    }
+    children
+}
+
+/// Every process below `pid`, parents before their children, without what is in `except` and below it.
+#[must_use]
+pub fn descendants(pid: Pid, except: &[Pid]) -> Vec<Pid> {
+    walk(pid, except, |_, _| true)
+}
+
+/// Visits every process below `top`; `visit` is told the process and its parent and says whether to go below it.
+fn walk(top: Pid, except: &[Pid], mut visit: impl FnMut(Pid, Pid) -> bool) -> Vec<Pid> {
+    let mut seen: HashSet<Pid> = except.iter().copied().chain([top]).collect();
+    let mut found = Vec::new();
+    let mut pending = vec![top];
+    while let Some(parent) = pending.pop() {
+        for child in children(parent) {
+            if seen.insert(child) && visit(child, parent) {
+                found.push(child);
+                pending.push(child);
+            }
+        }
+    }
+    found
+}
+
+/// A process that was below ours when it was looked at, held so that its number cannot come to mean another.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) pidfd: OwnedFd,
+}
+
+impl Held {
+    /// Takes hold of `pid` if it is still a child of `parent`, or has become one of `ours` meanwhile.
+    pub(super) fn new(pid: Pid, parent: Pid, ours: Pid) -> Option<Self> {
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Asked after the descriptor exists: a process that took the number over in between has another parent.
+        let found = parent_of(pid)?;
+        (found == parent || found == ours).then_some(Self { pidfd })
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        rustix::process::pidfd_send_signal(&self.pidfd, signal)
+    }
+}
+
+/// Signals every process below `top`, parents before their children, and says how many there were.
+pub(super) fn signal_below(top: Pid, except: &[Pid], signals: &[Signal]) -> u32 {
+    let ours = rustix::process::getpid();
+    let told = walk(top, except, |pid, parent| {
+        let Some(process) = Held::new(pid, parent, ours) else { return false };
+        for signal in signals {
+            // One that has ended meanwhile needs no signal, and one out of reach shows as a survivor.
+            process.signal(*signal).unwrap_or_default();
+        }
+        true
+    });
+    u32::try_from(told.len()).unwrap_or(u32::MAX)
+}
+
+/// Stops every process below `top`, then kills them.
+///
+/// Each is stopped before its children are listed, and a fork that is under way when a signal arrives is abandoned by
+/// the kernel; so the list is complete, and nothing grows while the walk goes on.
+pub(super) fn freeze_and_kill(top: Pid, except: &[Pid]) {
+    let ours = rustix::process::getpid();
+    let mut held = Vec::new();
+    walk(top, except, |pid, parent| {
+        let Some(process) = Held::new(pid, parent, ours) else { return false };
+        process.signal(Signal::STOP).unwrap_or_default();
+        // A descriptor for each of a storm's processes would run out. Those beyond stay stopped until the next round.
+        if held.len() < HELD_CAP {
+            held.push(process);
+        }
+        true
+    });
+    for process in held {
+        process.signal(Signal::KILL).unwrap_or_default();
+    }
+}
+
+/// Processes held at once, far below any descriptor limit of a server.
+const HELD_CAP: usize = 256;
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    // The name in parentheses is the process's own choice and may hold anything, so fields count from its end.
+    let (_, fields) = stat.rsplit_once(')')?;
+    Pid::from_raw(fields.split_ascii_whitespace().nth(1)?.parse().ok()?)
+}

@@ -1,0 +1,140 @@
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use rustix::io::Errno;
+
+use super::launch::{Launch, Program};
+use super::{apply, checked};
+use crate::spawn::Stage;
+
+/// What the launching thread and the child have in common. The child borrows the launcher's memory until it executes.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    pub(super) launch: &'a Launch<'a>,
+    pub(super) argv: &'a [*const libc::c_char],
+    pub(super) envp: &'a [*const libc::c_char],
+    /// The stage that was entered last.
+    stage: AtomicU32,
+    /// Why that stage failed, or 0.
+    errno: AtomicI32,
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(
+        launch: &'a Launch<'a>,
+        argv: &'a [*const libc::c_char],
+        envp: &'a [*const libc::c_char],
+    ) -> Self {
+        Self { launch, argv, envp, stage: AtomicU32::new(Stage::Launch.number()), errno: AtomicI32::new(0) }
+    }
+
+    fn at(&self, stage: Stage) {
+        self.stage.store(stage.number(), Ordering::Relaxed);
+    }
+
+    /// The stage that the child reached, and its errno there: 0 if it executed the program, or was killed on the way.
+    pub(super) fn reached(&self) -> (Stage, i32) {
+        (Stage::from_number(self.stage.load(Ordering::Relaxed)), self.errno.load(Ordering::Relaxed))
+    }
+}
+
+/// The child's whole life before the program: every step, then `execve`. Comes back only with the reason for a failure.
+pub(super) fn run(shared: &Shared<'_>) {
+    let Err(errno) = steps(shared);
+    shared.errno.store(errno.raw_os_error(), Ordering::Relaxed);
+}
+
+fn steps(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
+    let launch = shared.launch;
+    let at = |stage| shared.at(stage);
+    at(Stage::Signals);
+    reset_handlers();
+    at(Stage::Session);
+    if launch.new_session {
+        rustix::process::setsid()?;
+    }
+    at(Stage::DeathSignal);
+    if let Some(signal) = launch.death_signal {
+        rustix::process::set_parent_process_death_signal(Some(signal))?;
+        // The parent may have died before the request took effect.
+        if rustix::process::getppid() != Some(launch.parent) {
+            return Err(Errno::SRCH);
+        }
+    }
+    at(Stage::Directory);
+    if let Some(directory) = launch.directory {
+        rustix::process::chdir(directory)?;
+    }
+    at(Stage::Descriptors);
+    place_descriptors(launch.descriptors)?;
+    if let Some(steps) = launch.steps {
+        apply(steps, at)?;
+    }
+    at(Stage::Execute);
+    unblock_signals()?;
+    execute(shared)
+}
+
+/// Gives every signal its default action: a handler of the launcher's must not run in the memory that it shares.
+fn reset_handlers() {
+    // SAFETY: all-zero bytes are a valid `sigaction`: the default action, no flags, an empty mask.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=64 {
+        // SAFETY: `default` outlives the call, no former action is asked for, and the table of handlers is the child's
+        // own copy. KILL, STOP and the C library's two are refused, which is as good.
+        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    }
+}
+
+fn unblock_signals() -> Result<(), Errno> {
+    // SAFETY: all-zero bytes are an empty signal set.
+    let none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` outlives the call and no former mask is asked for.
+    checked(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) }.into())
+}
+
+/// Puts each descriptor in its place, then marks all others to be closed by `execve`.
+///
+/// Sources lie above every target, which the launcher saw to, and targets are sorted.
+fn place_descriptors(descriptors: &[(RawFd, RawFd)]) -> Result<(), Errno> {
+    let mut next: RawFd = 0;
+    for &(target, source) in descriptors {
+        // SAFETY: the descriptor table is the child's own copy, so no descriptor of the launcher's is replaced.
+        checked(unsafe { libc::dup2(source, target) }.into())?;
+        if target > next {
+            close_on_exec(next, target - 1)?;
+        }
+        next = target.saturating_add(1);
+    }
+    close_on_exec(next, RawFd::MAX)
+}
+
+fn close_on_exec(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer and changes only flags in the child's own table.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) })
+}
+
+fn execute(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
+    let (argv, envp) = (shared.argv.as_ptr(), shared.envp.as_ptr());
+    let executed = match shared.launch.program {
+        Program::Descriptor(fd) => {
+            let empty: &CStr = c"";
+            // SAFETY: the path is NUL-terminated, both arrays end with a null pointer and point to NUL-terminated
+            // strings that the suspended launcher keeps alive.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_execveat,
+                    fd.as_raw_fd(),
+                    empty.as_ptr(),
+                    argv,
+                    envp,
+                    libc::AT_EMPTY_PATH,
+                )
+            }
+        }
+        // SAFETY: as above; the path is a `CStr` of the launcher's.
+        Program::Path(path) => unsafe { libc::syscall(libc::SYS_execve, path.as_ptr(), argv, envp) },
+    };
+    checked(executed).and(Err(Errno::IO))
+}
