@@ -1,0 +1,137 @@
+//! What a daemon says to a controller.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::CONTENT_LENGTH;
+use reqwest::{Body, Method, StatusCode, Url};
+use runtimed_api::digest::Digest;
+use runtimed_api::ids::SessionId;
+use runtimed_api::session::{
+    Lease, LeaseRequest, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session,
+};
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::Controller;
+use crate::download::Download;
+use crate::error::ClientError;
+use crate::exchange::{PATIENCE, read_json};
+
+/// The longest silence within a blob that comes.
+const STALL: Duration = Duration::from_secs(60);
+/// The largest lease: a Run, its secrets and its patches' names.
+const MAX_LEASE: u64 = 16 * 1024 * 1024;
+/// Pieces in which a file is read for upload, in bytes.
+const PIECE: usize = 256 * 1024;
+
+/// The bytes of a blob to upload.
+#[derive(Debug)]
+pub enum Blob {
+    /// In memory.
+    Bytes(Bytes),
+    /// The rest of a file, from where it stands.
+    File(tokio::fs::File),
+}
+
+impl Controller {
+    /// `POST /v1/sessions`.
+    ///
+    /// # Errors
+    /// Among others `Forbidden` for a token of another Runtime.
+    pub async fn open_session(&self, open: &OpenSession) -> Result<Session, ClientError> {
+        self.exchange.post(self.exchange.url(["v1", "sessions"]), open).await
+    }
+
+    /// `POST /v1/sessions/{id}/lease`: waits up to `wait` for a Run; `None` when there was none.
+    ///
+    /// # Errors
+    /// Among others `SessionUnknown`: open another.
+    pub async fn lease(&self, session: &SessionId, wait: Duration) -> Result<Option<Lease>, ClientError> {
+        let wait_millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let request = self
+            .exchange
+            .request(Method::POST, self.session(session, "lease"), None)?
+            .json(&LeaseRequest { wait_millis });
+        let response = self.exchange.send(request, wait.saturating_add(PATIENCE)).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        read_json(response, MAX_LEASE, PATIENCE).await.map(Some)
+    }
+
+    /// `POST /v1/sessions/{id}/renew`. The answer comes when there is something to do, or after a third of the lease
+    /// period: `patience` must be longer than that.
+    ///
+    /// # Errors
+    /// Among others `SessionUnknown`: open another.
+    pub async fn renew(
+        &self,
+        session: &SessionId,
+        renew: &Renew,
+        patience: Duration,
+    ) -> Result<Renewed, ClientError> {
+        let request = self.exchange.request(Method::POST, self.session(session, "renew"), None)?;
+        self.exchange.json(request.json(renew), patience).await
+    }
+
+    /// `POST /v1/sessions/{id}/reports`.
+    ///
+    /// # Errors
+    /// Among others `SessionUnknown`: open another. Nothing of the list is acknowledged then.
+    pub async fn report(&self, session: &SessionId, reports: &Reports) -> Result<Reported, ClientError> {
+        self.exchange.post(self.session(session, "reports"), reports).await
+    }
+
+    /// `PUT /v1/blobs/{digest}` of `size` bytes, with the token of a lease (or the daemon's own, after a restart). A blob
+    /// that is there already is answered like one that was not.
+    ///
+    /// # Errors
+    /// Among others `TooLarge`, or `InvalidRequest` when the bytes have another digest.
+    pub async fn put_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        blob: Blob,
+        token: &SecretText,
+    ) -> Result<(), ClientError> {
+        let body = match blob {
+            Blob::Bytes(bytes) => Body::from(bytes),
+            // A file that grows meanwhile is cut at its size; one that shrinks breaks the request.
+            Blob::File(file) => Body::wrap_stream(ReaderStream::with_capacity(file.take(size), PIECE)),
+        };
+        let request = self
+            .exchange
+            .request(Method::PUT, self.blob(digest), Some(token))?
+            .header(CONTENT_LENGTH, size)
+            .body(body);
+        self.exchange.send(request, upload_patience(size)).await.map(drop)
+    }
+
+    /// `GET /v1/blobs/{digest}`, at most `most` bytes. Whoever uses them checks the digest.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_blob(
+        &self,
+        digest: &Digest,
+        token: &SecretText,
+        most: u64,
+    ) -> Result<Download, ClientError> {
+        let request = self.exchange.request(Method::GET, self.blob(digest), Some(token))?;
+        self.exchange.download(request, most, Some(STALL)).await
+    }
+
+    fn session(&self, session: &SessionId, what: &str) -> Url {
+        self.exchange.url(["v1", "sessions", session.as_str(), what])
+    }
+
+    fn blob(&self, digest: &Digest) -> Url {
+        self.exchange.url(["v1", "blobs", &digest.to_string()])
+    }
+}
+
+/// How long an upload of so many bytes may take: a link slower than 256 KiB/s counts as broken.
+pub(super) fn upload_patience(size: u64) -> Duration {
+    PATIENCE.saturating_add(Duration::from_secs(size >> 18))
+}

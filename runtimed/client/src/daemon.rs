@@ -1,0 +1,116 @@
+//! A daemon's own endpoints: what a person with a port-forward, or the controller's proxy, asks of it.
+
+use std::time::Duration;
+
+use reqwest::header::ACCEPT;
+use reqwest::{Method, Url};
+use runtimed_api::ids::{Namespace, RunName};
+use runtimed_api::manifest::Manifest;
+use runtimed_api::run::Run;
+use runtimed_api::session::SecretText;
+
+use crate::controller::LogQuery;
+use crate::download::Download;
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::error::ClientError;
+use crate::exchange::Exchange;
+
+/// The longest silence within a download that is not followed.
+const STALL: Duration = Duration::from_secs(60);
+
+/// A daemon and the connections to it. A clone shares them.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    exchange: Exchange,
+}
+
+impl Daemon {
+    /// A daemon that is spoken to without a token.
+    ///
+    /// # Errors
+    /// The endpoint's URL or certificate authorities cannot be used.
+    pub fn new(endpoint: &Endpoint) -> Result<Self, EndpointError> {
+        Ok(Self { exchange: Exchange::new(endpoint)? })
+    }
+
+    /// The same daemon over the same connections, spoken to with this token: a person's, or an attempt's read token.
+    #[must_use]
+    pub fn with_token(&self, token: SecretText) -> Self {
+        Self { exchange: self.exchange.clone().with_token(token) }
+    }
+
+    /// `GET /v1/namespaces/{ns}/runs/{name}`: the Run as this daemon knows it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn run(&self, namespace: &Namespace, name: &RunName) -> Result<Run, ClientError> {
+        self.exchange.get(self.url(namespace, name, [])).await
+    }
+
+    /// `GET …/logs`: the bytes of the answer, to be passed through. `accept` is the media type that is asked for, such as
+    /// `text/event-stream`; the answer's own is [`Download::content_type`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn logs(
+        &self,
+        namespace: &Namespace,
+        name: &RunName,
+        query: &LogQuery,
+        accept: &str,
+    ) -> Result<Download, ClientError> {
+        let mut url = self.url(namespace, name, ["logs"]);
+        query.write(&mut url);
+        let request = self.exchange.request(Method::GET, url, None)?.header(ACCEPT, accept);
+        // A followed log is silent for as long as its command is.
+        let stall = (!query.follow).then_some(STALL);
+        self.exchange.download(request, u64::MAX, stall).await
+    }
+
+    /// `GET …/artifacts`: what the daemon has collected so far.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn manifest(&self, namespace: &Namespace, name: &RunName) -> Result<Manifest, ClientError> {
+        self.exchange.get(self.url(namespace, name, ["artifacts"])).await
+    }
+
+    /// `GET …/artifacts/{path}`, at most `most` bytes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn artifact(
+        &self,
+        namespace: &Namespace,
+        name: &RunName,
+        path: &str,
+        most: u64,
+    ) -> Result<Download, ClientError> {
+        let url = self.url(namespace, name, std::iter::once("artifacts").chain(path.split('/')));
+        self.exchange.download(self.exchange.request(Method::GET, url, None)?, most, Some(STALL)).await
+    }
+
+    /// `GET …/patch`, at most `most` bytes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn patch(
+        &self,
+        namespace: &Namespace,
+        name: &RunName,
+        most: u64,
+    ) -> Result<Download, ClientError> {
+        let url = self.url(namespace, name, ["patch"]);
+        self.exchange.download(self.exchange.request(Method::GET, url, None)?, most, Some(STALL)).await
+    }
+
+    fn url<'a>(
+        &self,
+        namespace: &'a Namespace,
+        name: &'a RunName,
+        rest: impl IntoIterator<Item = &'a str>,
+    ) -> Url {
+        let run = ["v1", "namespaces", namespace.as_str(), "runs", name.as_str()];
+        self.exchange.url(run.into_iter().chain(rest))
+    }
+}

@@ -1,0 +1,160 @@
+//! One request and its answer, under the bounds that hold for all of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use runtimed_api::parse;
+use runtimed_api::problem::Problem;
+use runtimed_api::session::SecretText;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::download::Download;
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::error::ClientError;
+
+/// How long an answer's head, or the whole of a small answer, may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The largest JSON answer: a page of Runs.
+const MAX_JSON: u64 = 64 * 1024 * 1024;
+/// The largest problem.
+const MAX_PROBLEM: u64 = 256 * 1024;
+
+/// A server, the connections to it, and the token that is shown to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchange {
+    client: Client,
+    base: Url,
+    token: Option<SecretText>,
+}
+
+impl Exchange {
+    pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, EndpointError> {
+        let base = endpoint.parse()?;
+        Ok(Self { client: endpoint.client(&base)?, base, token: None })
+    }
+
+    pub(crate) fn with_token(mut self, token: SecretText) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The URL of a path below the server's; each segment is encoded.
+    pub(crate) fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    /// A request with this exchange's token, or with `token` instead.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        url: Url,
+        token: Option<&SecretText>,
+    ) -> Result<RequestBuilder, ClientError> {
+        let request = self.client.request(method, url);
+        let Some(token) = token.or(self.token.as_ref()) else { return Ok(request) };
+        let bearer = Zeroizing::new(format!("Bearer {}", token.expose()));
+        let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| ClientError::Token)?;
+        bearer.set_sensitive(true);
+        Ok(request.header(AUTHORIZATION, bearer))
+    }
+
+    /// Sends a request and waits for the head of a good answer.
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        patience: Duration,
+    ) -> Result<Response, ClientError> {
+        // A request that cannot be built has a header or URL of ours that is none.
+        let request = request
+            .build()
+            .map_err(|error| ClientError::protocol(&self.base, error.without_url().to_string()))?;
+        let url = request.url().clone();
+        let response = tokio::time::timeout(patience, self.client.execute(request))
+            .await
+            .map_err(|_| ClientError::late(&url, patience))?
+            .map_err(|error| ClientError::unreachable(&url, &error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(problem(response, url).await)
+    }
+
+    /// Sends a request whose good answer is a JSON object of type `T`.
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let response = self.send(request, patience).await?;
+        read_json(response, MAX_JSON, patience).await
+    }
+
+    /// `GET` of a JSON object.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, ClientError> {
+        self.json(self.request(Method::GET, url, None)?, PATIENCE).await
+    }
+
+    /// `POST` of a JSON object for another.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        url: Url,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.json(self.request(Method::POST, url, None)?.json(body), PATIENCE).await
+    }
+
+    /// Sends a request whose good answer is bytes, at most `most` of them.
+    pub(crate) async fn download(
+        &self,
+        request: RequestBuilder,
+        most: u64,
+        stall: Option<Duration>,
+    ) -> Result<Download, ClientError> {
+        let response = self.send(request, PATIENCE).await?;
+        Download::of(response, most, stall)
+    }
+}
+
+/// Reads the whole of a JSON answer.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    response: Response,
+    most: u64,
+    patience: Duration,
+) -> Result<T, ClientError> {
+    let url = response.url().clone();
+    let body = Download::of(response, most, Some(patience))?.bytes().await?;
+    parse::json(&body).map_err(|error| ClientError::protocol(&url, error.to_string()))
+}
+
+/// What a server that did not do as asked had to say.
+async fn problem(response: Response, url: Url) -> ClientError {
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
+    let body = match Download::of(response, MAX_PROBLEM, Some(PATIENCE)) {
+        Ok(download) => download.bytes().await.unwrap_or_else(|_| Bytes::new()),
+        Err(_) => Bytes::new(),
+    };
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => ClientError::Problem { status, problem: Box::new(problem), retry_after },
+        Err(_) if (300..400).contains(&status) => {
+            ClientError::protocol(&url, format!("a redirect, HTTP {status}; none is followed"))
+        }
+        Err(_) => ClientError::protocol(&url, format!("HTTP {status} without a reason")),
+    }
+}

@@ -1,0 +1,105 @@
+//! The listener of both servers: HTTP/1 over TLS, or plain on loopback, with bounds on all that a peer can hold.
+
+mod certificates;
+mod serve;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use serve::serve;
+
+use certificates::Certificates;
+
+/// Connections at once; further ones wait in the kernel's queue.
+pub const MAX_CONNECTIONS: usize = 1024;
+/// How long a peer may take for its TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take for the head of a request, and how long a connection may idle before one.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long requests may go on after the shutdown began.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// A certificate chain and its key, in PEM. Both are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// A listener that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Plain HTTP on an address that others reach.
+    #[error(
+        "{0} is not a loopback address, and plain HTTP is for loopback alone: give a certificate and its key"
+    )]
+    PlainOffLoopback(SocketAddr),
+    /// Another program has the port.
+    #[error("port {} of {} is taken by another program: stop it, or choose another port", .0.port(), .0.ip())]
+    Occupied(SocketAddr),
+    /// The address cannot be bound.
+    #[error("{address} cannot be listened on: {source}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate or its key.
+    #[error("the certificate {} with the key {} cannot be used: {why}", files.cert.display(), files.key.display())]
+    Certificate {
+        /// Which.
+        files: TlsFiles,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A bound address, and what is spoken there. Bound without a runtime, so that a server can do it before it gives up
+/// its privileges.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    certificates: Option<Certificates>,
+}
+
+impl Listener {
+    /// Binds `address`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn bind(address: SocketAddr, tls: Option<&TlsFiles>) -> Result<Self, ListenError> {
+        if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+            return Err(ListenError::PlainOffLoopback(address));
+        }
+        let certificates = tls.map(|files| Certificates::load(files.clone())).transpose()?;
+        let bound = TcpListener::bind(address).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        });
+        match bound {
+            Ok((socket, address)) => Ok(Self { socket, address, certificates }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(ListenError::Occupied(address)),
+            Err(source) => Err(ListenError::Bind { address, source }),
+        }
+    }
+
+    /// The address, with the port that was taken.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of the address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+}
