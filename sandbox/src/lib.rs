@@ -8,6 +8,9 @@
 
 pub mod beneath;
 mod dirs;
+pub mod enforcement;
+pub mod plan;
+pub mod policy;
 mod prepare;
 pub mod process;
 pub mod spawn;
@@ -15,4 +18,7 @@ pub mod staging;
 pub mod support;
 #[expect(unsafe_code, reason = "system calls that no safe wrapper offers in the form that a sandbox needs")]
 mod sys;
+mod syscalls;
 pub mod tree;
+
+pub use self::prepare::{Prepared, enforce_self};

@@ -108,7 +108,7 @@ impl<'a> Spawn<'a> {
         self
     }
 
-    /// Makes the program the leader of a new session without a terminal.
+    /// Makes the program the leader of a new session without a terminal; a wholly confined one always is.
     #[must_use]
     pub fn new_session(mut self, yes: bool) -> Self {
         self.new_session = yes;
@@ -144,7 +144,9 @@ impl<'a> Spawn<'a> {
             envp: &self.envp,
             directory: self.directory.as_deref(),
             descriptors: &descriptors,
-            new_session: self.new_session,
+            // A confined program has one anyway, and a second `setsid` would fail.
+            new_session: self.new_session
+                && !self.confinement.as_ref().is_some_and(|own| own.steps().new_session),
             death_signal: self.death_signal,
             parent: rustix::process::getpid(),
             steps: self.confinement.as_ref().map(Prepared::steps),

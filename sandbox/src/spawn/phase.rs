@@ -93,7 +93,7 @@ fn confine(
     kept.dedup();
     sys::close_all_but(&kept).map_err(at(Stage::Descriptors))?;
     let Some(prepared) = prepared else { return Ok(()) };
-    let reached = std::cell::Cell::new(Stage::Limits);
+    let reached = std::cell::Cell::new(Stage::Session);
     sys::apply(prepared.steps(), |stage| reached.set(stage)).map_err(|errno| (reached.get(), errno))
 }
 

@@ -11,14 +11,14 @@ pub enum Stage {
     Launch,
     /// Giving every signal its default action.
     Signals,
-    /// Starting a session.
-    Session,
     /// Asking for a signal at the parent's end.
     DeathSignal,
     /// Entering the working directory.
     Directory,
     /// Putting descriptors in their places and closing the others.
     Descriptors,
+    /// Starting a session.
+    Session,
     /// Setting resource limits.
     Limits,
     /// Giving up new privileges for ever.
@@ -37,10 +37,10 @@ const ALL: [Stage; 13] = [
     Stage::Arguments,
     Stage::Launch,
     Stage::Signals,
-    Stage::Session,
     Stage::DeathSignal,
     Stage::Directory,
     Stage::Descriptors,
+    Stage::Session,
     Stage::Limits,
     Stage::NoNewPrivs,
     Stage::Capabilities,

@@ -50,10 +50,6 @@ fn steps(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
     let at = |stage| shared.at(stage);
     at(Stage::Signals);
     reset_handlers();
-    at(Stage::Session);
-    if launch.new_session {
-        rustix::process::setsid()?;
-    }
     at(Stage::DeathSignal);
     if let Some(signal) = launch.death_signal {
         rustix::process::set_parent_process_death_signal(Some(signal))?;
@@ -68,6 +64,10 @@ fn steps(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
     }
     at(Stage::Descriptors);
     place_descriptors(launch.descriptors)?;
+    if launch.new_session {
+        at(Stage::Session);
+        rustix::process::setsid()?;
+    }
     if let Some(steps) = launch.steps {
         apply(steps, at)?;
     }

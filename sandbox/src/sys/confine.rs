@@ -10,6 +10,7 @@ use crate::spawn::Stage;
 /// Everything that confines a process, ready for raw system calls: nothing is opened, built or allocated any more.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
+    pub(crate) new_session: bool,
     pub(crate) limits: Vec<(Resource, Rlimit)>,
     pub(crate) no_new_privs: bool,
     pub(crate) drop_capabilities: bool,
@@ -23,6 +24,10 @@ pub(crate) struct Steps {
 ///
 /// `at` is told each stage before it is entered. Async-signal-safe.
 pub(crate) fn apply(steps: &Steps, at: impl Fn(Stage)) -> Result<(), Errno> {
+    at(Stage::Session);
+    if steps.new_session {
+        rustix::process::setsid()?;
+    }
     at(Stage::Limits);
     for (resource, limit) in &steps.limits {
         rustix::process::setrlimit(*resource, *limit)?;

@@ -1,0 +1,58 @@
+//! The kernel's own machinery: large, privileged, or able to act past the checks that other calls make.
+
+use super::{Rule, Test, always, only_x86, when};
+
+pub(super) const RULES: &[Rule] = &[
+    always("io_uring_setup", 425, 425, "does in the kernel, unseen by this filter, what system calls do"),
+    always("io_uring_enter", 426, 426, "drives a ring that was inherited or received"),
+    always("io_uring_register", 427, 427, "gives a ring new files and buffers"),
+    always("bpf", 321, 280, "loads programs into the kernel"),
+    always("perf_event_open", 298, 241, "observes other processes and the kernel"),
+    always(
+        "userfaultfd",
+        323,
+        282,
+        "stops the kernel at a chosen memory access, which exploits use to win races",
+    ),
+    always("add_key", 248, 217, "keyrings are shared by every process of the uid"),
+    always("request_key", 249, 218, "reads shared keyrings, and starts a helper outside"),
+    always("keyctl", 250, 219, "reads and changes shared keyrings"),
+    always("name_to_handle_at", 303, 264, "turns a path into a handle that needs no path"),
+    always("open_by_handle_at", 304, 265, "opens a file past every directory"),
+    always("init_module", 175, 105, "loads kernel code"),
+    always("finit_module", 313, 273, "loads kernel code"),
+    always("delete_module", 176, 106, "unloads kernel code"),
+    always("kexec_load", 246, 104, "replaces the kernel"),
+    always("kexec_file_load", 320, 294, "replaces the kernel"),
+    always("reboot", 169, 142, "stops the machine"),
+    always("swapon", 167, 224, "writes memory to a chosen device"),
+    always("swapoff", 168, 225, "takes swap from the machine"),
+    always("settimeofday", 164, 170, "changes the machine's clock"),
+    always("clock_settime", 227, 112, "changes the machine's clock"),
+    always("clock_adjtime", 305, 266, "changes the machine's clock"),
+    always("adjtimex", 159, 171, "changes the machine's clock"),
+    always("quotactl", 179, 60, "reads and changes quotas of the uid"),
+    always("quotactl_fd", 443, 443, "reads and changes quotas of the uid"),
+    always("acct", 163, 89, "records every process of the machine"),
+    always("syslog", 103, 116, "reads the kernel's log, with addresses and neighbours' crashes"),
+    always("vhangup", 153, 58, "takes the terminal away"),
+    always("lookup_dcookie", 212, 18, "tells paths that profilers saw"),
+    only_x86("ioperm", 173, "grants access to hardware ports"),
+    only_x86("iopl", 172, "grants access to hardware ports"),
+    only_x86("uselib", 134, "maps old libraries past the rules for execution"),
+    when(
+        "personality",
+        135,
+        92,
+        // 0 is the ordinary one, and 0xffff_ffff only asks.
+        &[&[Test::Not(0, 0), Test::Not(0, 0xffff_ffff)]],
+        "switches off address randomisation, or makes readable memory executable",
+    ),
+    when(
+        "prctl",
+        157,
+        167,
+        &[&[Test::Is(0, 0x5961_6d61)], &[Test::Is(0, 28)]],
+        "PR_SET_PTRACER lets a stranger trace the caller; PR_SET_SECUREBITS changes what uid 0 means",
+    ),
+];

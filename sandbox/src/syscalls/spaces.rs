@@ -1,0 +1,37 @@
+//! Namespaces and mounts: another view of the machine in which the rules made for this one would not hold.
+
+use super::{Rule, Test, always, when};
+
+pub(super) const RULES: &[Rule] = &[
+    when(
+        "clone",
+        56,
+        220,
+        &[
+            &[Test::Has(0, 0x0002_0000)],
+            &[Test::Has(0, 0x0200_0000)],
+            &[Test::Has(0, 0x0400_0000)],
+            &[Test::Has(0, 0x0800_0000)],
+            &[Test::Has(0, 0x1000_0000)],
+            &[Test::Has(0, 0x2000_0000)],
+            &[Test::Has(0, 0x4000_0000)],
+        ],
+        "CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET: a user namespace gives back capabilities",
+    ),
+    always("unshare", 272, 97, "the namespaces of clone, for the caller itself"),
+    always("setns", 308, 268, "enters another process's namespaces"),
+    always("mount", 165, 40, "covers or reveals paths that rules are attached to"),
+    always("umount2", 166, 39, "reveals what a mount covers"),
+    always("pivot_root", 155, 41, "exchanges the root"),
+    always("chroot", 161, 51, "changes what absolute paths mean"),
+    always("open_tree", 428, 428, "clones mounts"),
+    always("open_tree_attr", 467, 467, "clones mounts with other attributes"),
+    always("move_mount", 429, 429, "attaches mounts"),
+    always("fsopen", 430, 430, "makes a file system"),
+    always("fsconfig", 431, 431, "configures a file system"),
+    always("fsmount", 432, 432, "mounts a file system"),
+    always("fspick", 433, 433, "reconfigures a file system"),
+    always("mount_setattr", 442, 442, "makes read-only mounts writable"),
+    always("sethostname", 170, 161, "renames the machine for everybody"),
+    always("setdomainname", 171, 162, "renames the machine's domain for everybody"),
+];
