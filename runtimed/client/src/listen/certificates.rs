@@ -97,3 +97,47 @@ fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes another certificate beside the old one and renames it over it, as a rotation does.
+    fn rotate(files: &TlsFiles) {
+        let made = rcgen::generate_simple_self_signed(["h.example".to_owned()]).expect("a certificate");
+        for (file, text) in [(&files.cert, made.cert.pem()), (&files.key, made.signing_key.serialize_pem())] {
+            let new = file.with_extension("new");
+            fs::write(&new, text).expect("written");
+            fs::rename(&new, file).expect("renamed");
+        }
+    }
+
+    /// As if the last look was long ago.
+    fn config_later(certificates: &Certificates) -> Arc<ServerConfig> {
+        certificates.current.lock().expect("no panic").looked -= LOOK_EVERY;
+        certificates.config()
+    }
+
+    #[test]
+    fn a_rotated_certificate_is_read_and_a_bad_one_is_not_taken() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = TlsFiles { cert: dir.path().join("tls.crt"), key: dir.path().join("tls.key") };
+        rotate(&files);
+        let certificates = Certificates::load(files.clone()).expect("loads");
+        let first = certificates.config();
+        assert!(Arc::ptr_eq(&first, &config_later(&certificates)), "nothing changed");
+
+        rotate(&files);
+        assert!(Arc::ptr_eq(&first, &certificates.config()), "looked at too often");
+        let second = config_later(&certificates);
+        assert!(!Arc::ptr_eq(&first, &second), "the new one is taken");
+
+        fs::write(&files.key, "no key").expect("written");
+        assert!(Arc::ptr_eq(&second, &config_later(&certificates)), "a bad one is not taken");
+        fs::remove_file(&files.cert).expect("removed");
+        assert!(Arc::ptr_eq(&second, &config_later(&certificates)), "a missing one is not taken");
+
+        rotate(&files);
+        assert!(!Arc::ptr_eq(&second, &config_later(&certificates)), "the next good one is taken");
+    }
+}
