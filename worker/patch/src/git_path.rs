@@ -17,6 +17,9 @@ pub(crate) use disguise::{Disguise, disguise};
 pub(crate) const MAX_COMPONENT: usize = 255;
 /// The longest path that a system call takes (`PATH_MAX`).
 pub(crate) const MAX_PATH: usize = 4096;
+/// The deepest path, in components. Walks hold a descriptor for each directory on the way, of which a process has
+/// 1024 by default; no repository that people work in comes near.
+pub(crate) const MAX_DEPTH: usize = 256;
 
 /// A path relative to the root of a tree. Any bytes; `/` separates components. It is not judged when it is made:
 /// [`GitPath::judge`] does that.
@@ -54,6 +57,9 @@ impl GitPath {
     pub fn judge(&self) -> Result<(), Refusal> {
         if self.0.len() >= MAX_PATH {
             return Err(Refusal::at(Rule::PathTooLong, self, format!("the path has {} bytes", self.0.len())));
+        }
+        if self.components().count() > MAX_DEPTH {
+            return Err(Refusal::at(Rule::PathTooLong, self, "the path has more than 256 components"));
         }
         if self.0.contains(&0) {
             return Err(Refusal::at(Rule::Traversal, self, "the path contains a NUL byte"));
@@ -196,6 +202,7 @@ mod tests {
             (b"", Rule::Traversal),
             (b".git/hooks/pre-commit", Rule::PathDotGit),
             (&[b'a'; 256], Rule::PathTooLong),
+            (&[b"a/".repeat(256), b"a".to_vec()].concat(), Rule::PathTooLong),
             (&[b"a/".repeat(2048), b"a".to_vec()].concat(), Rule::PathTooLong),
         ] {
             assert_eq!(GitPath::new(path).judge().unwrap_err().rule, rule, "{path:?}");

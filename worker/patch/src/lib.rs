@@ -5,19 +5,27 @@
 //! applying are its own, because libgit2's reader and applier accept more than they should: see `docs/SECURITY.md`.
 
 mod apply;
+mod capture;
 mod check;
+mod checkout;
+mod emit;
 mod git_path;
+mod ignore;
 mod limits;
 mod objects;
 mod parse;
 mod policy;
 mod rule;
+mod snapshot;
 mod tree;
 
+pub use capture::{CaptureError, CaptureOptions, Captured, Ignored, SkipReason, Skipped, capture};
 pub use check::{Applied, CheckError, Checked, Enforce, check};
+pub use checkout::{CheckoutError, Stage, checkout};
 pub use git_path::GitPath;
 pub use limits::Limits;
 pub use parse::{Parsed, parse};
 pub use policy::{DEFAULT_PROTECTED, PathPolicy};
 pub use rule::{Refusal, Rule, RuleKind};
+pub use snapshot::{Snapshot, SnapshotError};
 pub use tree::TreeId;

@@ -106,7 +106,9 @@ impl PathPolicy {
         if self.allowed.is_match(system_path) {
             return Ok(());
         }
-        if self.protected.is_match(system_path) || is_git_configuration(path) {
+        if self.protected.is_match(system_path)
+            || self.protected.is_match(OsStr::from_bytes(&undisguised(path)))
+        {
             let message = "machines obey this file because it is there; a Runtime can allow the path";
             return Err(Refusal::at(Rule::ProtectedPath, path, message));
         }
@@ -125,8 +127,14 @@ impl Default for PathPolicy {
     }
 }
 
-fn is_git_configuration(path: &GitPath) -> bool {
-    path.components().any(|name| matches!(disguise(name), Some(Disguise::Modules | Disguise::Attributes)))
+/// The path with `.gitmodules` and `.gitattributes` in place of what some file system takes for them.
+fn undisguised(path: &GitPath) -> Vec<u8> {
+    let plain = |name| match disguise(name) {
+        Some(Disguise::Modules) => &b".gitmodules"[..],
+        Some(Disguise::Attributes) => &b".gitattributes"[..],
+        _ => name,
+    };
+    path.components().map(plain).collect::<Vec<_>>().join(&b"/"[..])
 }
 
 fn globs<'g>(

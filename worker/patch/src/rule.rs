@@ -96,7 +96,7 @@ rules! {
     Traversal = "patch.traversal", Always;
     /// A component that some file system takes for `.git`.
     PathDotGit = "patch.path-dot-git", Always;
-    /// A component over 255 bytes, or a path over 4096 bytes: no file system of ours can hold it.
+    /// A component over 255 bytes, or a path over 4095 bytes or 256 components.
     PathTooLong = "patch.path-too-long", Always;
     /// A mode other than 100644, 100755 and 120000.
     Mode = "patch.mode", Always;

@@ -72,7 +72,11 @@ impl Links {
             let Some(target) = self.0.get(&GitPath::new(&here.join(&b"/"[..]))) else { continue };
             followed += 1;
             let usable = !target.is_empty() && target.len() < MAX_PATH && !target.contains(&0);
-            if followed > MAX_FOLLOWED || !usable || target.starts_with(b"/") {
+            if followed > MAX_FOLLOWED {
+                // Nothing can be opened through it. Where a long chain leads outside, its last links do by themselves.
+                return true;
+            }
+            if !usable || target.starts_with(b"/") {
                 return false;
             }
             here.pop();
@@ -96,18 +100,21 @@ mod tests {
 
     #[test]
     fn links_within_the_tree_stay_inside() {
-        let links =
-            [("a", "b"), ("d/e", "../x"), ("d/f", "./e"), ("same", "d/../a"), ("dangling", "no/where")];
+        let links = [
+            ("a", "b"),
+            ("d/e", "../x"),
+            ("d/f", "./e"),
+            ("same", "d/../a"),
+            ("dangling", "no/where"),
+            ("loop", "loop"),
+        ];
         assert_eq!(outside(&links), Vec::<String>::new());
     }
 
     #[test]
     fn links_that_leave_are_outside() {
-        for target in
-            ["/etc/passwd", "..", "../x", "d/../../x", ".git/config", "d/.GIT/hooks", "", "a\0b", "self"]
-        {
-            let name = if target == "self" { "self" } else { "link" };
-            assert_eq!(outside(&[(name, target)]), [name], "{target:?}");
+        for target in ["/etc/passwd", "..", "../x", "d/../../x", ".git/config", "d/.GIT/hooks", "", "a\0b"] {
+            assert_eq!(outside(&[("link", target)]), ["link"], "{target:?}");
         }
     }
 

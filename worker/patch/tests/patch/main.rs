@@ -1,7 +1,10 @@
-//! Patches against real repositories, with the `git` command as the second opinion.
-
+//! Patches against real repositories and real directories, with the `git` command as the second opinion.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod accepted;
+mod captured;
+mod checkouts;
 mod git;
 mod hostile;
+mod properties;
+mod workspace;

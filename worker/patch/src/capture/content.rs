@@ -1,0 +1,47 @@
+//! Reads one file or symlink of a workspace without following anything.
+
+use std::{
+    io::{self, Read as _},
+    os::fd::BorrowedFd,
+};
+
+use rustix::{
+    fs::{AtFlags, Mode as Permissions, OFlags, chmodat, openat, readlinkat},
+    io::Errno,
+};
+
+/// The target of a symlink.
+pub(super) fn read_symlink(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
+    Ok(readlinkat(directory, name, Vec::new())?.into_bytes())
+}
+
+/// A regular file of at most `max` bytes; `None` if it is larger.
+pub(super) fn read_file(directory: BorrowedFd<'_>, name: &[u8], max: u64) -> io::Result<Option<Vec<u8>>> {
+    // A FIFO in the file's place must not block.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = std::fs::File::from(open_repaired(directory, name, flags, 0o600)?);
+    // A sparse giant is not read to find out that it is one.
+    if file.metadata()?.len() > max {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    file.take(max.saturating_add(1)).read_to_end(&mut content)?;
+    Ok((content.len() as u64 <= max).then_some(content))
+}
+
+/// Opens an entry that was just seen not to be a symlink. Where its permissions forbid that and it is ours, they are
+/// set first: a command may have taken them away.
+pub(super) fn open_repaired(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    flags: OFlags,
+    permissions: u32,
+) -> io::Result<std::os::fd::OwnedFd> {
+    match openat(directory, name, flags, Permissions::empty()) {
+        Err(Errno::ACCESS) => {
+            chmodat(directory, name, Permissions::from_raw_mode(permissions), AtFlags::empty())?;
+            Ok(openat(directory, name, flags, Permissions::empty())?)
+        }
+        opened => Ok(opened?),
+    }
+}

@@ -1,0 +1,342 @@
+//! Walks a workspace by descriptors, without recursion, and compares it with a snapshot.
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use git2::{ObjectType, Oid, Repository};
+use rustix::{
+    fs::{AtFlags, Dir, FileType, OFlags, statat},
+    io::Errno,
+};
+
+use super::{
+    CaptureError, CaptureOptions, Ignored, SkipReason, Skipped,
+    content::{open_repaired, read_file, read_symlink},
+};
+use crate::{
+    git_path::GitPath,
+    ignore::IgnoreRules,
+    rule::Rule,
+    snapshot::{FileStat, Known, Snapshot},
+    tree::Mode,
+};
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    pub(super) changed: BTreeMap<GitPath, Changed>,
+    pub(super) removed: Vec<GitPath>,
+    pub(super) skipped: Vec<Skipped>,
+    pub(super) skipped_total: u64,
+    pub(super) ignored_total: u64,
+}
+
+/// A file whose mode or content is new.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) mode: Mode,
+    pub(super) content: Vec<u8>,
+}
+
+/// Named in the report; more are only counted.
+const MAX_SKIPPED: usize = 100;
+
+pub(super) fn walk(
+    workspace: BorrowedFd<'_>,
+    snapshot: &Snapshot,
+    options: &CaptureOptions,
+    open: &dyn Fn() -> Result<Repository, git2::Error>,
+) -> Result<Walked, CaptureError> {
+    let index = snapshot.files().iter().enumerate().map(|(at, known)| (known.path.as_bytes(), at)).collect();
+    let mut walk = Walk {
+        snapshot,
+        options,
+        open,
+        index,
+        seen: vec![false; snapshot.len()],
+        unreadable: Vec::new(),
+        entries: 0,
+        changed_bytes: 0,
+        untracked: OnceCell::new(),
+        walked: Walked::default(),
+    };
+    let root = open_directory(workspace, b".").map_err(|source| io_error(b".", source))?;
+    let mut frames = vec![Frame::new(root, Vec::new(), false)?];
+    while let Some(frame) = frames.last_mut() {
+        let Some(name) = frame.names.pop() else {
+            frames.pop();
+            continue;
+        };
+        if let Some(below) = walk.visit(frame, &name)? {
+            frames.push(below);
+        }
+    }
+    Ok(walk.finish())
+}
+
+/// A directory whose names are being visited.
+struct Frame {
+    directory: OwnedFd,
+    /// Its path with a slash at the end, or nothing for the root.
+    prefix: Vec<u8>,
+    names: Vec<Vec<u8>>,
+    /// Beneath an ignored directory only tracked files count.
+    ignored: bool,
+}
+
+impl Frame {
+    fn new(directory: OwnedFd, prefix: Vec<u8>, ignored: bool) -> Result<Self, CaptureError> {
+        let names = read_names(directory.as_fd()).map_err(|source| io_error(&prefix, source.into()))?;
+        Ok(Self { directory, prefix, names, ignored })
+    }
+}
+
+/// What is needed to judge files that the snapshot does not have. Only a workspace with such files pays for it.
+struct Untracked<'a> {
+    rules: IgnoreRules,
+    /// Directories that hold tracked files, with a slash at the end.
+    tracked: HashSet<&'a [u8]>,
+}
+
+struct Walk<'a> {
+    snapshot: &'a Snapshot,
+    options: &'a CaptureOptions,
+    open: &'a dyn Fn() -> Result<Repository, git2::Error>,
+    index: HashMap<&'a [u8], usize>,
+    seen: Vec<bool>,
+    /// Directories, with a slash at the end, and files, whose tracked content counts as unchanged.
+    unreadable: Vec<Vec<u8>>,
+    entries: usize,
+    changed_bytes: u64,
+    untracked: OnceCell<Untracked<'a>>,
+    walked: Walked,
+}
+
+impl<'a> Walk<'a> {
+    /// Looks at one name; gives the directory to go into, if it is one.
+    fn visit(&mut self, frame: &Frame, name: &[u8]) -> Result<Option<Frame>, CaptureError> {
+        self.entries += 1;
+        if self.entries > self.options.max_entries {
+            return Err(CaptureError::TooManyEntries(self.options.max_entries));
+        }
+        let path = [&frame.prefix, name].concat();
+        if path == b".git" {
+            return Ok(None);
+        }
+        let known = self.index.get(path.as_slice()).map(|at| (*at, &self.snapshot.files()[*at]));
+        if known.is_none()
+            && let Err(refusal) = GitPath::new(&path).judge()
+        {
+            let nested = name == b".git" && refusal.rule == Rule::PathDotGit;
+            self.skip(&path, if nested { SkipReason::NestedRepository } else { SkipReason::UnusablePath });
+            return Ok(None);
+        }
+        let stat = match statat(&frame.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(io_error(&path, error.into())),
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        match kind {
+            FileType::Directory => self.directory(frame, name, path),
+            FileType::RegularFile | FileType::Symlink => {
+                let mode = match kind {
+                    FileType::Symlink => Mode::Symlink,
+                    _ if stat.st_mode & 0o100 != 0 => Mode::Executable,
+                    _ => Mode::File,
+                };
+                self.file(frame, name, &path, mode, &FileStat::of(&stat), known)?;
+                Ok(None)
+            }
+            _ => {
+                self.skip(&path, SkipReason::SpecialFile);
+                Ok(None)
+            }
+        }
+    }
+
+    fn directory(
+        &mut self,
+        frame: &Frame,
+        name: &[u8],
+        mut path: Vec<u8>,
+    ) -> Result<Option<Frame>, CaptureError> {
+        let mut ignored = frame.ignored;
+        path.push(b'/');
+        if self.options.ignored == Ignored::Skip {
+            let untracked = self.untracked()?;
+            let is_tracked = untracked.tracked.contains(path.as_slice());
+            ignored = ignored || untracked.rules.is_ignored(&path[..path.len() - 1], true);
+            if ignored && !is_tracked {
+                self.walked.ignored_total += 1;
+                return Ok(None);
+            }
+        }
+        match open_directory(frame.directory.as_fd(), name) {
+            Ok(directory) => Frame::new(directory, path, ignored).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                self.skip(&path[..path.len() - 1], SkipReason::Unreadable);
+                self.unreadable.push(path);
+                Ok(None)
+            }
+            Err(error) => Err(io_error(&path, error)),
+        }
+    }
+
+    fn file(
+        &mut self,
+        frame: &Frame,
+        name: &[u8],
+        path: &[u8],
+        mode: Mode,
+        stat: &FileStat,
+        known: Option<(usize, &Known)>,
+    ) -> Result<(), CaptureError> {
+        match known {
+            Some((at, known)) => {
+                self.seen[at] = true;
+                if self.snapshot.is_unchanged(known, stat) {
+                    return Ok(());
+                }
+            }
+            None if self.is_ignored(frame, path)? => {
+                self.walked.ignored_total += 1;
+                return Ok(());
+            }
+            None => {}
+        }
+        let Some(content) = self.read(frame, name, path, mode, known.map(|(_, known)| known))? else {
+            return Ok(());
+        };
+        if let Some((_, known)) = known
+            && known.entry.mode == mode
+            && known.entry.id == Oid::hash_object(ObjectType::Blob, &content)?
+        {
+            return Ok(());
+        }
+        self.changed_bytes += content.len() as u64;
+        if self.changed_bytes > self.options.max_changed_bytes {
+            return Err(self.too_large(path));
+        }
+        self.walked.changed.insert(GitPath::new(path), Changed { mode, content });
+        if self.walked.changed.len() > self.options.max_files {
+            return Err(CaptureError::TooManyFiles(self.options.max_files));
+        }
+        Ok(())
+    }
+
+    /// The content of a file, unless its permissions forbid it. A file that may turn out to be unchanged is read if
+    /// it is no larger than it was, whatever has been read so far.
+    fn read(
+        &mut self,
+        frame: &Frame,
+        name: &[u8],
+        path: &[u8],
+        mode: Mode,
+        known: Option<&Known>,
+    ) -> Result<Option<Vec<u8>>, CaptureError> {
+        let old_size = known.and_then(|known| known.stat).map_or(0, |stat| stat.size);
+        let max = old_size.max(self.options.max_changed_bytes - self.changed_bytes);
+        let directory = frame.directory.as_fd();
+        let content = match mode {
+            Mode::Symlink => read_symlink(directory, name).map(Some),
+            _ => read_file(directory, name, max),
+        };
+        match content {
+            Ok(Some(content)) => Ok(Some(content)),
+            Ok(None) => Err(self.too_large(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                self.skip(path, SkipReason::Unreadable);
+                Ok(None)
+            }
+            Err(error) => Err(io_error(path, error)),
+        }
+    }
+
+    fn too_large(&self, path: &[u8]) -> CaptureError {
+        CaptureError::ContentTooLarge { path: GitPath::new(path), limit: self.options.max_changed_bytes }
+    }
+
+    fn is_ignored(&self, frame: &Frame, path: &[u8]) -> Result<bool, CaptureError> {
+        match self.options.ignored {
+            Ignored::Include => Ok(false),
+            Ignored::Skip => Ok(frame.ignored || self.untracked()?.rules.is_ignored(path, false)),
+        }
+    }
+
+    fn untracked(&self) -> Result<&Untracked<'a>, CaptureError> {
+        if let Some(untracked) = self.untracked.get() {
+            return Ok(untracked);
+        }
+        let mut tracked = HashSet::new();
+        let mut ignore_files = Vec::new();
+        for known in self.snapshot.files() {
+            let path = known.path.as_bytes();
+            let slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
+            for (at, _) in slashes {
+                // Once a directory is there, those above it are as well.
+                if !tracked.insert(&path[..=at]) {
+                    break;
+                }
+            }
+            let name = path.rsplit(|byte| *byte == b'/').next();
+            if name == Some(b".gitignore") && known.entry.mode.is_regular() {
+                ignore_files.push(known);
+            }
+        }
+        let rules = if ignore_files.is_empty() {
+            IgnoreRules::default()
+        } else {
+            let repo = (self.open)()?;
+            let read =
+                |known: &&Known| Ok((known.path.clone(), repo.find_blob(known.entry.id)?.content().to_vec()));
+            IgnoreRules::new(ignore_files.iter().map(read).collect::<Result<Vec<_>, git2::Error>>()?)
+        };
+        Ok(self.untracked.get_or_init(|| Untracked { rules, tracked }))
+    }
+
+    fn skip(&mut self, path: &[u8], reason: SkipReason) {
+        self.walked.skipped_total += 1;
+        if self.walked.skipped.len() < MAX_SKIPPED {
+            self.walked.skipped.push(Skipped { path: GitPath::new(path), reason });
+        }
+    }
+
+    fn finish(mut self) -> Walked {
+        for (known, seen) in self.snapshot.files().iter().zip(&self.seen) {
+            let path = known.path.as_bytes();
+            let kept = known.entry.mode == Mode::Gitlink
+                || self.unreadable.iter().any(|directory| path.starts_with(directory));
+            if !seen && !kept {
+                self.walked.removed.push(known.path.clone());
+            }
+        }
+        self.walked.skipped.sort_by(|a, b| a.path.cmp(&b.path));
+        self.walked
+    }
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_repaired(parent, name, flags, 0o700)
+}
+
+fn read_names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    let mut entries = Dir::read_from(directory)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+fn io_error(path: &[u8], source: std::io::Error) -> CaptureError {
+    CaptureError::Io { path: GitPath::new(path), source }
+}
