@@ -9,6 +9,7 @@
 pub mod beneath;
 mod dirs;
 pub mod enforcement;
+pub mod passing;
 pub mod plan;
 pub mod policy;
 mod prepare;

@@ -1,1 +1,171 @@
+use std::path::PathBuf;
 
+use super::{Plan, Refusal, Step, plan};
+use crate::enforcement::{Protection, State};
+use crate::policy::{Network, Policy, Profile};
+use crate::support::{Architecture, Missing, Support};
+
+fn support(abi: u8) -> Support {
+    Support {
+        landlock: if abi == 0 { Err(Missing::NotBuilt) } else { Ok(abi) },
+        landlock_errata: 0,
+        seccomp: Ok(()),
+        user_namespaces: Err(Missing::Forbidden),
+        kernel: "6.0.0".to_owned(),
+        architecture: Architecture::X86_64,
+        mounts: ["/", "/proc", "/tmp", "/etc/hosts", "/var/run/secrets/token"].map(PathBuf::from).to_vec(),
+    }
+}
+
+fn ports() -> Network {
+    Network::Ports { connect: vec![443, 53], listen: vec![8080], bind_ephemeral: true, udp_dns: false }
+}
+
+fn policy(profile: Profile, network: Network) -> Policy {
+    Policy {
+        profile,
+        network,
+        execute: vec!["/usr".into()],
+        write: vec!["/tmp/t".into()],
+        ..Policy::default()
+    }
+}
+
+fn rule(refused: Result<Plan, Refusal>) -> &'static str {
+    refused.expect_err("a refusal").rule
+}
+
+#[test]
+fn strict_needs_abi_6_and_names_what_is_missing() {
+    for (abi, missing) in [
+        (0, "support.files"),
+        (1, "support.truncation"),
+        (2, "support.truncation"),
+        (3, "support.device-ioctls"),
+        (4, "support.device-ioctls"),
+        (5, "support.signals"),
+    ] {
+        assert_eq!(rule(plan(&policy(Profile::Strict, Network::None), &support(abi))), missing, "ABI {abi}");
+    }
+    for abi in [6, 7, 8] {
+        let plan = plan(&policy(Profile::Strict, ports()), &support(abi)).unwrap();
+        for protection in
+            [Protection::Files, Protection::Signals, Protection::TcpPorts, Protection::SystemCalls]
+        {
+            assert_eq!(plan.enforcement().state(protection), Some(State::Active), "ABI {abi} {protection}");
+        }
+    }
+}
+
+#[test]
+fn compatible_states_what_each_abi_gives_up() {
+    use Protection::{AbstractUnixSockets, DeviceIoctls, Signals, Truncation};
+    for abi in 1..=7 {
+        let plan = plan(&policy(Profile::Compatible, Network::None), &support(abi)).unwrap();
+        for (protection, since) in
+            [(Truncation, 3), (DeviceIoctls, 5), (Signals, 6), (AbstractUnixSockets, 6)]
+        {
+            let expected = if abi >= since { State::Active } else { State::Unavailable };
+            assert_eq!(plan.enforcement().state(protection), Some(expected), "ABI {abi} {protection}");
+        }
+        let listed = super::plan(&policy(Profile::Compatible, ports()), &support(abi));
+        assert_eq!(listed.is_ok(), abi >= 4, "TCP ports at ABI {abi}");
+    }
+    assert_eq!(rule(plan(&policy(Profile::Compatible, Network::None), &support(0))), "support.files");
+}
+
+#[test]
+fn only_the_policy_can_name_what_else_may_be_missing_and_never_the_files() {
+    let mut named = policy(Profile::Compatible, ports());
+    named.may_degrade = vec![Protection::TcpPorts, Protection::Files, Protection::SystemCalls];
+    assert_eq!(
+        plan(&named, &support(3)).unwrap().enforcement().state(Protection::TcpPorts),
+        Some(State::Unavailable)
+    );
+    assert_eq!(rule(plan(&named, &support(0))), "support.files");
+    let unfiltered = Support { seccomp: Err(Missing::SwitchedOff), ..support(7) };
+    let refusal = plan(&named, &unfiltered).unwrap_err();
+    assert_eq!((refusal.rule, refusal.protection), ("support.system-calls", Some(Protection::SystemCalls)));
+}
+
+#[test]
+fn every_line_that_is_not_active_says_why() {
+    for (network, watch) in [(Network::None, false), (ports(), true), (Network::Full, false)] {
+        let policy = Policy { watch, ..policy(Profile::Compatible, network) };
+        for item in &plan(&policy, &support(4)).unwrap().enforcement().items {
+            assert_eq!(item.state == State::Active, item.why.is_none(), "{item:?}");
+        }
+    }
+}
+
+#[test]
+fn the_steps_are_in_the_one_order_that_works() {
+    let plan = plan(&policy(Profile::Strict, ports()), &support(7)).unwrap();
+    let order: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|step| match step {
+            Step::Session => 0,
+            Step::Limits(_) => 1,
+            Step::NoNewPrivs => 2,
+            Step::DropCapabilities => 3,
+            Step::Landlock(_) => 4,
+            Step::Seccomp(..) => 5,
+        })
+        .collect();
+    assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(plan.describe().len(), 6);
+    assert!(plan.refused_calls().any(|(name, _)| name == "ptrace"));
+}
+
+#[test]
+fn the_supervisor_gets_scopes_and_no_files() {
+    let plan = plan(&Policy::scopes_only(), &support(7)).unwrap();
+    assert!(
+        plan.steps
+            .iter()
+            .any(|step| matches!(step, Step::Landlock(domain) if domain.scopes && !domain.handles_files))
+    );
+    assert_eq!(plan.enforcement().state(Protection::Signals), Some(State::Active));
+    assert_eq!(plan.enforcement().state(Protection::Files), None);
+    assert_eq!(rule(super::plan(&Policy::scopes_only(), &support(5))), "support.signals");
+    let old = Policy { profile: Profile::Compatible, ..Policy::scopes_only() };
+    assert!(
+        super::plan(&old, &support(0)).unwrap().steps.iter().all(|step| !matches!(step, Step::Landlock(_)))
+    );
+}
+
+#[test]
+fn bad_grants_are_refused_by_rule() {
+    let base = Policy {
+        protected: vec!["/var/run/secrets/token".into(), "/tmp/state".into()],
+        roots: vec!["/tmp".into(), "/workspace".into()],
+        mounts: vec!["/etc/hosts".into()],
+        ..Policy::default()
+    };
+    for (path, rule_id) in [
+        ("usr", "grant.not-absolute"),
+        ("/usr/../etc", "grant.not-absolute"),
+        ("/var/run", "grant.protected"),
+        ("/var/run/secrets/token", "grant.protected"),
+        ("/tmp/state/journal", "grant.protected"),
+        ("/workspace", "grant.root"),
+        ("/proc", "grant.proc"),
+        ("/proc/1/environ", "grant.proc"),
+    ] {
+        let policy = Policy { read: vec![path.into()], ..base.clone() };
+        assert_eq!(rule(plan(&policy, &support(7))), rule_id, "{path}");
+    }
+    for path in ["/proc/self/environ", "/proc/1", "/proc/net/unix", "/proc/thread-self/status", "/etc/hosts"]
+    {
+        let policy = Policy { proc_files: vec![path.into()], ..base.clone() };
+        assert_eq!(rule(plan(&policy, &support(7))), "grant.proc", "{path}");
+    }
+    for path in ["/etc", "/tmp/0123", "/usr"] {
+        assert!(plan(&Policy { read: vec![path.into()], ..base.clone() }, &support(7)).is_ok(), "{path}");
+    }
+    let unlisted = Policy { mounts: Vec::new(), read: vec!["/etc".into()], ..base.clone() };
+    assert_eq!(rule(plan(&unlisted, &support(7))), "grant.mount");
+    let zero = Network::Ports { connect: vec![0], listen: vec![], bind_ephemeral: false, udp_dns: false };
+    assert_eq!(rule(plan(&Policy { network: zero, ..base }, &support(7))), "network.port-zero");
+}
