@@ -5,6 +5,8 @@ mod accepted;
 mod captured;
 mod checkouts;
 mod git;
+mod histories;
 mod hostile;
 mod properties;
+mod repositories;
 mod workspace;
