@@ -77,13 +77,16 @@ fn steps(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
 }
 
 /// Gives every signal its default action: a handler of the launcher's must not run in the memory that it shares.
+///
+/// The system call itself, for the C library keeps two signals to itself and a parent may have left them ignored.
 fn reset_handlers() {
-    // SAFETY: all-zero bytes are a valid `sigaction`: the default action, no flags, an empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    // The kernel's own structure is at most four words long, and zeros in all of them are the default action.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: `default` outlives the call, no former action is asked for, and the table of handlers is the child's
-        // own copy. KILL, STOP and the C library's two are refused, which is as good.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: `default` outlives the call and is as long as what the kernel reads, no former action is asked for, and
+        // the table of handlers is the child's own copy. KILL and STOP are refused, which is as good.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8_usize) };
     }
 }
 

@@ -1,0 +1,228 @@
+//! What needs a process of one thread: phases, the supervisor's own confinement, trees to kill.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use runtimed_sandbox::policy::Policy;
+use runtimed_sandbox::process::{self, KillTree, Pid};
+use runtimed_sandbox::spawn::{Executable, Spawn, SpawnError, Stage, Status, fork_phase};
+use runtimed_sandbox::support::Support;
+use runtimed_sandbox::{enforce_self, plan};
+use rustix::io::Errno;
+
+/// Runs a scenario, or says that this is none.
+pub(crate) fn run(words: &[&str]) -> Option<Result<(), Errno>> {
+    Some(match words {
+        ["phase"] => phase(),
+        ["phase-fails"] => phase_that_cannot_be_confined(),
+        ["self"] => look_at_self(),
+        ["supervisor", guard] => supervisor(guard),
+        ["storm", guard] => storm(guard),
+        ["term"] => term(),
+        ["strays"] => strays(),
+        ["drop"] => drop_root(),
+        _ => return None,
+    })
+}
+
+/// Fails with a code that no kernel uses, and says where.
+#[track_caller]
+fn require(holds: bool) -> Result<(), Errno> {
+    if holds {
+        return Ok(());
+    }
+    report(&std::panic::Location::caller().to_string());
+    Err(Errno::from_raw_os_error(200))
+}
+
+#[expect(clippy::print_stderr, reason = "what a failing test is read for")]
+fn report(text: &str) {
+    eprintln!("{text}");
+}
+
+fn failed(error: SpawnError) -> Errno {
+    report(&error.to_string());
+    Errno::from_raw_os_error(201)
+}
+
+fn refused(refusal: &plan::Refusal) -> Errno {
+    report(&refusal.reason);
+    Errno::from_raw_os_error(202)
+}
+
+fn prepared(policy: &Policy) -> Result<runtimed_sandbox::Prepared, Errno> {
+    plan::plan(policy, &Support::probe()).and_then(|plan| plan.prepare()).map_err(|refusal| refused(&refusal))
+}
+
+fn phase() -> Result<(), Errno> {
+    let (read, write) = rustix::pipe::pipe()?;
+    let (lost, _other) = rustix::pipe::pipe()?;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&lost);
+    let confined = prepared(&Policy { read: vec!["/usr".into()], ..Policy::default() })?;
+    let mut child = fork_phase(Some(confined), &[write.as_fd()], || {
+        let kept = rustix::io::write(&write, b"here").is_ok();
+        let confined = std::fs::read("/etc/passwd").is_err() && std::fs::read_dir("/usr").is_ok();
+        let closed = std::fs::read_link(format!("/proc/self/fd/{number}")).is_err();
+        let leader = rustix::process::getsid(None) == Ok(rustix::process::getpid());
+        if kept && confined && closed && leader { 42 } else { 1 }
+    })
+    .map_err(failed)?;
+    drop(write);
+    let mut told = String::new();
+    std::fs::File::from(read).read_to_string(&mut told).map_err(|_| Errno::IO)?;
+    require(told == "here")?;
+    require(child.wait()?.status == Status::Exited(42))?;
+    require(std::fs::read("/etc/passwd").is_ok())?;
+    let mut panics = fork_phase(None, &[], || std::panic::resume_unwind(Box::new(()))).map_err(failed)?;
+    require(panics.wait()?.status == Status::Exited(101))
+}
+
+fn phase_that_cannot_be_confined() -> Result<(), Errno> {
+    // Sixteen domains are the kernel's limit, so one of these does not fit.
+    for depth in 0..=16 {
+        let confined = prepared(&Policy::scopes_only())?;
+        match fork_phase(Some(confined), &[], || 0) {
+            Ok(mut child) => require(child.wait()?.status == Status::Exited(0))?,
+            Err(error) => {
+                require(depth == 16)?;
+                return require(
+                    error.stage == Stage::Landlock && error.errno == Errno::TOOBIG.raw_os_error(),
+                );
+            }
+        }
+        enforce_self(prepared(&Policy::scopes_only())?).map_err(failed)?;
+    }
+    require(false)
+}
+
+/// Inside a sandbox: what the process can see of itself.
+fn look_at_self() -> Result<(), Errno> {
+    require(rustix::thread::no_new_privs()?)?;
+    let sets = rustix::thread::capabilities(None)?;
+    require((sets.effective | sets.permitted | sets.inheritable).is_empty())?;
+    require(rustix::process::getrlimit(rustix::process::Resource::Core).maximum == Some(0))?;
+    require(rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum == Some(100))?;
+    require(rustix::process::getsid(None)? == rustix::process::getpid())?;
+    require(std::env::vars_os().count() == 0)?;
+    for number in 3..100 {
+        require(std::fs::read_link(format!("/proc/self/fd/{number}")).is_err())?;
+    }
+    Ok(())
+}
+
+fn pid(text: &str) -> Result<Pid, Errno> {
+    Pid::from_raw(text.parse().map_err(|_| Errno::INVAL)?).ok_or(Errno::INVAL)
+}
+
+/// A scope-only domain: the guard is out of reach, files are not touched, and a child may be confined further.
+fn supervisor(guard: &str) -> Result<(), Errno> {
+    let guard = pid(guard)?;
+    require(rustix::process::test_kill_process(guard).is_ok())?;
+    let report = enforce_self(prepared(&Policy::scopes_only())?).map_err(failed)?;
+    require(report.items.len() == 3)?;
+    require(rustix::process::test_kill_process(guard) == Err(Errno::PERM))?;
+    require(std::fs::read("/etc/passwd").is_ok())?;
+    let sleeper = shell("exec sleep 1000")?;
+    sleeper.signal(process::Signal::KILL)
+}
+
+fn shell(script: &str) -> Result<runtimed_sandbox::spawn::Child, Errno> {
+    let sh = Executable::open(Path::new("/bin/sh"))?;
+    Spawn::new(&sh, ["sh", "-c", script]).env("PATH", "/usr/bin:/bin").spawn().map_err(failed)
+}
+
+/// Starts a script and returns when it has written to its output.
+fn started(script: &str) -> Result<runtimed_sandbox::spawn::Child, Errno> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let sh = Executable::open(Path::new("/bin/sh"))?;
+    let spawn = Spawn::new(&sh, ["sh", "-c", script]).env("PATH", "/usr/bin:/bin").fd(1, &write);
+    let child = spawn.spawn().map_err(failed)?;
+    drop(write);
+    let mut byte = [0];
+    require(rustix::io::read(&read, &mut byte)? == 1)?;
+    Ok(child)
+}
+
+/// A tree of sessions, double forks, stopped and stubborn processes, and one that goes on forking.
+const STORM: &str = "trap '' TERM
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        setsid sleep 1000 >/dev/null & (sleep 1000 >/dev/null &) ; sleep 1000 >/dev/null & kill -STOP $!
+        (setsid sh -c 'trap \"\" TERM; while :; do (sleep 1000 &); sleep 0.001; done' >/dev/null &)
+    done
+    echo ready; wait";
+
+fn storm(guard: &str) -> Result<(), Errno> {
+    let guard = pid(guard).ok();
+    process::become_subreaper()?;
+    if guard.is_some() {
+        enforce_self(prepared(&Policy::scopes_only())?).map_err(failed)?;
+    }
+    let mut command = started(STORM)?;
+    require(process::descendants(rustix::process::getpid(), &[]).len() >= 60)?;
+    let killed = process::kill_descendants(&KillTree {
+        unreaped: &[command.pid()],
+        guard,
+        grace: Duration::from_millis(20),
+        ..KillTree::default()
+    })?;
+    report(&format!("{killed:?}"));
+    require(killed.survivors == 0 && killed.killed > 0 && killed.term_sent > 60)?;
+    require(killed.mechanism.starts_with(if guard.is_some() { "kill(-1)" } else { "pidfd" }))?;
+    require(command.wait()?.status == Status::Signalled(9))?;
+    require(process::children(rustix::process::getpid()).is_empty())
+}
+
+/// Processes that end at TERM need no KILL, and what is excepted is left alone.
+fn term() -> Result<(), Errno> {
+    require(process::kill_descendants(&KillTree::default()) == Err(Errno::INVAL))?;
+    process::become_subreaper()?;
+    let mut spared = shell("exec sleep 1000")?;
+    let mut command = started("sleep 1000 >/dev/null & (setsid sleep 1000 >/dev/null &); echo ready; wait")?;
+    let killed = process::kill_descendants(&KillTree {
+        except: &[spared.pid()],
+        unreaped: &[command.pid()],
+        grace: Duration::from_secs(20),
+        ..KillTree::default()
+    })?;
+    require((killed.killed, killed.survivors) == (0, 0) && killed.term_sent >= 3)?;
+    require(killed.elapsed < Duration::from_secs(5))?;
+    require(command.wait()?.status == Status::Signalled(15))?;
+    require(spared.try_wait()?.is_none())?;
+    spared.signal(process::Signal::KILL)?;
+    spared.wait().map(drop)
+}
+
+fn strays() -> Result<(), Errno> {
+    process::become_subreaper()?;
+    let mut known = started("sleep 1000 >/dev/null & echo ready; wait")?;
+    let mut parent = started(
+        "(setsid sh -c 'sleep 1000 & sleep 1000' >/dev/null &); (sleep 1000 >/dev/null &); echo ready",
+    )?;
+    parent.wait()?;
+    let found = process::reap_strays(&[], Duration::from_secs(10));
+    require(found.collected >= 2 && found.survivors == 0)?;
+    require(process::reap_strays(&[], Duration::from_secs(10)).collected == 0)?;
+    require(known.try_wait()?.is_none() && process::children(known.pid()).len() == 1)?;
+    known.signal(process::Signal::KILL)?;
+    known.wait()?;
+    require(process::reap_strays(&[], Duration::from_secs(10)).collected == 1)?;
+    require(process::children(rustix::process::getpid()).is_empty())
+}
+
+fn drop_root() -> Result<(), Errno> {
+    require(process::drop_to(0, 65_534).is_err())?;
+    process::drop_to(65_534, 65_534).map_err(|error| {
+        report(&error.to_string());
+        Errno::from_raw_os_error(203)
+    })?;
+    require(rustix::process::getuid().as_raw() == 65_534 && rustix::process::getegid().as_raw() == 65_534)?;
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|_| Errno::IO)?;
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        require(status.contains(&format!("{set}:\t0000000000000000")))?;
+    }
+    require(std::fs::read("/etc/shadow").is_err())?;
+    process::harden_self()?;
+    require(rustix::process::getrlimit(rustix::process::Resource::Core).maximum == Some(0))
+}
