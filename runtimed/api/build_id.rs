@@ -4,6 +4,8 @@
 //! builds must never talk. The id is a hash over the sources of all of them, so that it needs no git checkout
 //! and two people who build the same tree get the same id.
 
+#![expect(clippy::print_stdout, reason = "it is how a build script speaks to cargo")]
+
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::fs;

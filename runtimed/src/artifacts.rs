@@ -1,0 +1,281 @@
+//! Collecting what a Run made: by directory descriptors, after its tree is dead, into the daemon's spool.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use runtimed_api::digest::Digest;
+use runtimed_api::link::layout;
+use runtimed_api::manifest::{Artifact, Manifest, Skipped};
+use runtimed_sandbox::beneath::{self, Kind, Limits};
+use sha2::{Digest as _, Sha256};
+
+use crate::redact::{Masker, Redactor};
+
+/// Files of one Run.
+const MAX_FILES: usize = 20_000;
+/// Bytes of one file.
+const MAX_FILE: u64 = 4 << 30;
+/// Bytes of one Run.
+const MAX_TOTAL: u64 = 16 << 30;
+/// Entries that a walk looks at.
+const MAX_ENTRIES: usize = 1_000_000;
+/// Levels that a walk goes down.
+const MAX_DEPTH: usize = 256;
+/// Skips that are listed; the rest is counted in one line.
+const MAX_SKIPS: usize = 1000;
+/// A file with a NUL byte this early is no text, as git has it.
+const SNIFF: usize = 8000;
+
+/// Collects the artifacts of a workspace tree into `spool`, one file per distinct content, named by its digest.
+///
+/// # Errors
+/// The spool cannot be written. What cannot be read is skipped, with its reason.
+pub fn collect(tree: impl AsFd, globs: &[String], redactor: &Redactor, spool: &Path) -> io::Result<Manifest> {
+    let mut collector =
+        Collector { manifest: Manifest::default(), unlisted: 0, total: 0, redactor, spool: spool.to_owned() };
+    let everything = |_: &Path| true;
+    collector.walk(&tree, layout::ARTIFACTS, &everything)?;
+    if !globs.is_empty() {
+        match glob_set(globs) {
+            Ok(set) => collector.walk(&tree, layout::WORKSPACE, &|path| set.is_match(path))?,
+            Err(error) => collector.skip(globs.join(" "), format!("a glob cannot be read: {error}")),
+        }
+    }
+    collector.manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
+    if collector.unlisted > 0 {
+        let reason = format!("{} more files were skipped", collector.unlisted);
+        collector.manifest.skipped.push(Skipped { path: "…".to_owned(), reason });
+    }
+    Ok(collector.manifest)
+}
+
+/// The globs of a Run, `*` not crossing directories, as in gitignore files.
+///
+/// # Errors
+/// One of them is no glob.
+pub fn glob_set(globs: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
+    }
+    set.build()
+}
+
+struct Collector<'a> {
+    manifest: Manifest,
+    unlisted: usize,
+    total: u64,
+    redactor: &'a Redactor,
+    spool: PathBuf,
+}
+
+impl Collector<'_> {
+    fn walk(&mut self, tree: &impl AsFd, start: &str, wanted: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+        let limits = Limits { entries: MAX_ENTRIES, depth: MAX_DEPTH };
+        let walk = match beneath::walk(tree.as_fd(), Path::new(start), limits) {
+            Ok(walk) => walk,
+            Err(error) => {
+                self.skip(start.to_owned(), format!("the directory cannot be read: {error}"));
+                return Ok(());
+            }
+        };
+        for entry in walk {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.skip(start.to_owned(), error.to_string());
+                    continue;
+                }
+            };
+            let relative = entry.path.strip_prefix(start).unwrap_or(&entry.path).to_owned();
+            // A glob such as `**` must not publish the repository's own bookkeeping.
+            let in_git = start == layout::WORKSPACE && relative.components().any(|c| c.as_os_str() == ".git");
+            if entry.meta.kind == Kind::Directory || in_git || !wanted(&relative) {
+                continue;
+            }
+            let path = printable(&relative);
+            if self.manifest.files.iter().any(|file| file.path == path) {
+                self.skip(path, "the artifacts directory has a file of the same name".to_owned());
+            } else if self.manifest.files.len() >= MAX_FILES {
+                self.skip(path, format!("more than {MAX_FILES} files"));
+            } else {
+                self.keep(tree, &entry.path, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies one file into the spool, masked where it is text, hashed on the way.
+    fn keep(&mut self, tree: &impl AsFd, from: &Path, path: String) -> io::Result<()> {
+        let (file, meta) = match beneath::open_file(tree.as_fd(), from) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.skip(path, error.to_string());
+                return Ok(());
+            }
+        };
+        if meta.nlink > 1 {
+            self.skip(path, "it is a hard link: its other name may be what must not be shown".to_owned());
+        } else if meta.size > MAX_FILE {
+            self.skip(path, format!("{} bytes are more than {MAX_FILE}", meta.size));
+        } else if self.total.saturating_add(meta.size) > MAX_TOTAL {
+            self.skip(path, format!("all files together are more than {MAX_TOTAL} bytes"));
+        } else if meta.size > 1 << 20 && meta.allocated.saturating_mul(16) < meta.size {
+            self.skip(path, "it is sparse: most of it is holes".to_owned());
+        } else {
+            match self.copy(file, meta.size)? {
+                Copied::Kept { digest, size, text, redacted } => {
+                    self.total += size;
+                    let content_type = content_type(&path, text).to_owned();
+                    self.manifest.files.push(Artifact { path, digest, size, content_type, redacted });
+                }
+                Copied::Secret => {
+                    self.skip(path, "it is no text and holds a staged secret".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&self, mut from: File, size: u64) -> io::Result<Copied> {
+        let temporary = self.spool.join("incoming");
+        let mut to =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut masker = Masker::new(self.redactor.clone());
+        let (mut hash, mut kept) = (Sha256::new(), 0_u64);
+        let (mut read, mut text, mut first) = (0_u64, true, true);
+        let mut buffer = vec![0; 256 * 1024];
+        let mut out = Vec::new();
+        // One byte more than was promised ends it: a file that grows is not chased.
+        while read <= size {
+            let count = match from.read(&mut buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let piece = &buffer[..count];
+            if std::mem::take(&mut first) {
+                text = !piece.iter().take(SNIFF).any(|byte| *byte == 0);
+            }
+            out.clear();
+            if count == 0 {
+                masker.finish(&mut out);
+            } else {
+                masker.push(piece, &mut out);
+            }
+            hash.update(&out);
+            kept += out.len() as u64;
+            to.write_all(&out)?;
+            read += count as u64;
+            if count == 0 {
+                break;
+            }
+        }
+        let redacted = masker.hits() > 0;
+        if redacted && !text {
+            return Ok(Copied::Secret);
+        }
+        let digest = Digest::from_bytes(hash.finalize().into());
+        fs::rename(&temporary, self.spool.join(digest.hex()))?;
+        Ok(Copied::Kept { digest, size: kept, text, redacted })
+    }
+
+    fn skip(&mut self, path: String, reason: String) {
+        if self.manifest.skipped.len() < MAX_SKIPS {
+            let (path, reason) = (self.redactor.mask_text(&path), self.redactor.mask_text(&reason));
+            self.manifest.skipped.push(Skipped { path, reason });
+        } else {
+            self.unlisted += 1;
+        }
+    }
+}
+
+enum Copied {
+    Kept { digest: Digest, size: u64, text: bool, redacted: bool },
+    Secret,
+}
+
+/// A path as text; bytes that are no UTF-8, and `%`, as `%XX`.
+fn printable(path: &Path) -> String {
+    let mut out = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '%' || c.is_control() {
+                let mut utf8 = [0; 4];
+                out.extend(c.encode_utf8(&mut utf8).bytes().map(|byte| format!("%{byte:02X}")));
+            } else {
+                out.push(c);
+            }
+        }
+        out.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    out
+}
+
+/// A media type by name, else by whether it is text. A page is never offered as such: it would run in the reader's
+/// browser under our name.
+fn content_type(path: &str, text: bool) -> &'static str {
+    match path.rsplit('.').next() {
+        Some("json") => "application/json",
+        Some("png") => "image/png",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("pdf") => "application/pdf",
+        Some("gz" | "tgz") => "application/gzip",
+        Some("zip") => "application/zip",
+        _ if text => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_plain_files_are_kept_and_everything_else_has_its_reason() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = tempfile::tempdir().expect("a spool");
+        let at = |name: &str| dir.path().join(layout::ARTIFACTS).join(name);
+        fs::create_dir_all(at("sub")).expect("made");
+        fs::create_dir_all(dir.path().join(layout::WORKSPACE).join("dist")).expect("made");
+        fs::write(dir.path().join(layout::WORKSPACE).join("dist/app"), "app").expect("written");
+        fs::write(dir.path().join(layout::WORKSPACE).join("other"), "no").expect("written");
+        fs::write(at("plain"), "the token is hunter22hunter22\n").expect("written");
+        fs::write(at("sub/binary"), b"\0hunter22hunter22").expect("written");
+        symlink("/etc/passwd", at("link")).expect("linked");
+        fs::hard_link(at("plain"), at("hard")).expect("linked");
+        fs::remove_file(at("plain")).expect("removed");
+        fs::write(at("plain"), "the token is hunter22hunter22\n").expect("written");
+        fs::hard_link(at("sub/binary"), at("sub/twin")).expect("linked");
+        fs::remove_file(at("sub/twin")).expect("removed");
+        fs::hard_link(at("hard"), at("hard2")).expect("linked");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("fifo"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .expect("made");
+        File::create(at("sparse")).expect("made").set_len(8 << 30).expect("grown");
+        let redactor = Redactor::default();
+        redactor.register("x", b"hunter22hunter22").expect("registers");
+        let tree = File::open(dir.path()).expect("opens");
+        let manifest = collect(&tree, &["dist/**".to_owned()], &redactor, spool.path()).expect("collects");
+        let kept: Vec<_> = manifest.files.iter().map(|file| (file.path.as_str(), file.redacted)).collect();
+        assert_eq!(kept, [("dist/app", false), ("plain", true)]);
+        let bytes = fs::read(spool.path().join(manifest.files[1].digest.hex())).expect("spooled");
+        assert_eq!(bytes, b"the token is ***x***\n");
+        assert_eq!(Digest::of(&bytes), manifest.files[1].digest);
+        let skipped: Vec<_> = manifest.skipped.iter().map(|file| file.path.as_str()).collect();
+        for name in ["link", "hard", "hard2", "fifo", "sparse", "sub/binary"] {
+            assert!(skipped.contains(&name), "{name} in {skipped:?}");
+        }
+    }
+}

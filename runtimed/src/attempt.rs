@@ -1,0 +1,207 @@
+//! One attempt, from the lease to the release of its trees. The order is the specification's.
+//!
+//! ```text
+//! accept ─► allocate ─► launch ─► source, patches ─► stage ─► run ─► wait ─► capture ─► scrub ─► upload ─► report ─► release
+//!    │           └───────────┴───────────┴──────────────┴───────┴──────┴────────┴──────────►│
+//!    └─ refused ────────────────────────────────────────────────────────────────────────────────────►│
+//! ```
+//!
+//! Whatever happens between `allocate` and `capture` leads to `scrub`, and from there the same way for all: the log and
+//! whatever else was collected is kept for every end. The slot is free after `scrub`; what comes later goes on beside
+//! the next Run.
+
+mod accept;
+mod clock;
+mod collect;
+mod conversation;
+mod tail;
+mod workspace;
+
+pub(crate) use workspace::scrub_of;
+
+use std::sync::Arc;
+
+use runtimed_api::ids::AttemptKey;
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::rule::Refusal;
+use runtimed_api::run::status::{AttemptEnd, AttemptResult};
+use runtimed_api::runtime::Runtime;
+use runtimed_api::session::Lease;
+use tokio_util::task::TaskTracker;
+
+use crate::daemon::{Daemon, Live, Stop};
+use crate::redact::Redactor;
+use accept::Accepted;
+use clock::Clock;
+use workspace::Workspace;
+
+/// What became of the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// It can take the next Run.
+    Free,
+    /// Something that was staged may still be there: it must take no other.
+    Quarantined,
+}
+
+/// Why an attempt does not go on to its own end.
+#[derive(Debug)]
+pub enum Ended {
+    /// Policy forbids it, or what it asks for is not there.
+    Refused(Vec<Refusal>),
+    /// Our failure.
+    Fault(Problem),
+    /// It was stopped before the command could end by itself.
+    Stopped(Stop),
+}
+
+impl From<Problem> for Ended {
+    fn from(problem: Problem) -> Self {
+        Self::Fault(problem)
+    }
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(vec![refusal])
+    }
+}
+
+/// What every step of an attempt has at hand.
+#[derive(Debug)]
+struct Attempt {
+    daemon: Arc<Daemon>,
+    lease: Lease,
+    runtime: Arc<Runtime>,
+    live: Arc<Live>,
+    redactor: Redactor,
+    clock: Clock,
+    result: AttemptResult,
+}
+
+/// Runs a lease up to its scrub, and leaves the rest to a task of `tails`.
+pub async fn run(daemon: Arc<Daemon>, lease: Lease, runtime: &Arc<Runtime>, tails: &TaskTracker) -> Slot {
+    let key = lease.attempt.clone();
+    tracing::info!(attempt = %key, "accepted a lease");
+    let (mut attempt, accepted) = match accept::accept(daemon, lease, Arc::clone(runtime)).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            // Nothing was promised and nothing was done: the lease runs out.
+            tracing::error!(attempt = %key, %error, "a lease was not accepted");
+            return Slot::Free;
+        }
+    };
+    let mut workspace = None;
+    let ended = match accepted {
+        Ok(accepted) => course(&mut attempt, accepted, &mut workspace).await,
+        Err(ended) => Err(ended),
+    };
+    attempt.settle(ended);
+    attempt.live.log.close();
+    let slot = match &mut workspace {
+        Some(workspace) => workspace.scrub(&mut attempt).await,
+        None => Slot::Free,
+    };
+    tails.spawn(tail::run(attempt, workspace));
+    slot
+}
+
+/// From allocation to capture.
+async fn course(
+    attempt: &mut Attempt,
+    accepted: Accepted,
+    workspace: &mut Option<Workspace>,
+) -> Result<AttemptEnd, Ended> {
+    let place = workspace.insert(Workspace::allocate(attempt, accepted.tree.clone()).await?);
+    let conversation = conversation::Conversation::launch(attempt, &accepted).await?;
+    conversation.hold(attempt, accepted, place).await
+}
+
+impl Attempt {
+    /// Writes down how it ended.
+    fn settle(&mut self, ended: Result<AttemptEnd, Ended>) {
+        let result = &mut self.result;
+        match ended {
+            Ok(end) => result.end = end,
+            Err(Ended::Refused(refusals)) => {
+                result.end = AttemptEnd::Refused;
+                result.reason = refusals.first().map(ToString::to_string);
+                result.refusals = refusals;
+            }
+            Err(Ended::Fault(problem)) => {
+                result.end = AttemptEnd::Fault;
+                result.reason = Some(problem.message.clone());
+                result.fault = Some(problem);
+            }
+            Err(Ended::Stopped(stop)) => result.end = end_of(stop),
+        }
+        if result.reason.is_none() {
+            result.reason = reason_of(self.live.stopping(), result.end);
+        }
+        self.mask();
+    }
+
+    /// Masks what came from elsewhere: a remote's words, and what the command wrote.
+    fn mask(&mut self) {
+        let result = &mut self.result;
+        let mask = |text: &mut String| *text = self.redactor.mask_text(text);
+        result.reason.as_mut().map(mask);
+        result.warnings.iter_mut().for_each(mask);
+        result.outputs.values_mut().for_each(mask);
+        for refusal in &mut result.refusals {
+            mask(&mut refusal.message);
+            mask(&mut refusal.subject);
+        }
+        if let Some(fault) = &mut result.fault {
+            mask(&mut fault.message);
+        }
+    }
+
+    fn key(&self) -> &AttemptKey {
+        &self.live.key
+    }
+}
+
+/// How an attempt that was stopped for this reason ends.
+fn end_of(stop: Stop) -> AttemptEnd {
+    match stop {
+        Stop::Cancel => AttemptEnd::Cancelled,
+        Stop::Drain => AttemptEnd::Drained,
+        Stop::LeaseLost => AttemptEnd::Lost,
+        Stop::TimedOut => AttemptEnd::TimedOut,
+        // The Outcome names the limit.
+        Stop::Limit(_) => AttemptEnd::Completed,
+    }
+}
+
+fn reason_of(stop: Option<Stop>, end: AttemptEnd) -> Option<String> {
+    let text = match end {
+        AttemptEnd::TimedOut => "the timeout ran out",
+        AttemptEnd::Cancelled => "cancelled on request",
+        AttemptEnd::Drained => "the daemon was shut down",
+        AttemptEnd::Lost if stop == Some(Stop::LeaseLost) => "the lease could not be held",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// A file system's failure, as a fault that names what was being done.
+fn storage(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
+    let mut text = error.to_string();
+    let mut full = false;
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            full |= matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        }
+        if let Some(errno) = cause.downcast_ref::<rustix::io::Errno>() {
+            full |= matches!(*errno, rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT);
+        }
+        source = cause.source();
+        if let Some(deeper) = source {
+            text = format!("{text}: {deeper}");
+        }
+    }
+    let code = if full { Code::StorageFull } else { Code::StorageFailed };
+    Problem::new(code, format!("{what}: {text}"))
+}

@@ -1,0 +1,125 @@
+//! Step 3: judged again against the daemon's own ceiling, then journaled, before any side effect.
+
+use std::sync::Arc;
+
+use runtimed_api::policy::{self, Granted};
+use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::status::{AttemptEnd, AttemptResult};
+use runtimed_api::run::step::Step;
+use runtimed_api::runtime::{Provenance, Runtime};
+use runtimed_api::session::Lease;
+use runtimed_sandbox::tree::TreeName;
+
+use super::clock::Clock;
+use super::{Attempt, Ended};
+use crate::daemon::{Daemon, Live};
+use crate::journal::{JournalError, Record};
+use crate::logs::Log;
+use crate::redact::Redactor;
+use crate::secrets::{self, Credential, Staged};
+
+/// What was granted, and the values that it needs.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) tree: TreeName,
+    pub(super) granted: Granted,
+    pub(super) secrets: Vec<Staged>,
+    pub(super) credential: Option<Credential>,
+}
+
+/// Judges and journals a lease.
+///
+/// # Errors
+/// The journal failed. A Run that may not be is the inner error.
+pub(super) async fn accept(
+    daemon: Arc<Daemon>,
+    lease: Lease,
+    runtime: Arc<Runtime>,
+) -> Result<(Attempt, Result<Accepted, Ended>), JournalError> {
+    let clock = Clock::start();
+    let tree = TreeName::random();
+    let key = lease.attempt.clone();
+    let accepted = Record::Accepted { attempt: key.clone(), tree: tree.as_str().to_owned() };
+    // The journal first: from here a restart knows of it, whatever is found.
+    daemon.journal.append(vec![accepted]).await?;
+    let judged = judge(&daemon, &lease);
+    let log_limit = judged.as_ref().ok().and_then(|granted| granted.limits.log).map_or(0, |bytes| bytes.0);
+    let dir = daemon.state.path().join(format!("attempt-{}", tree.as_str()));
+    let log = Arc::new(Log::new(dir.join("log"), log_limit));
+    let live = Arc::new(Live::new(key, &lease.read_token, log, dir));
+    daemon.attempts.insert(Arc::clone(&live));
+    let redactor = Redactor::default();
+    let result = AttemptResult::bare(AttemptEnd::Fault);
+    let mut attempt = Attempt { daemon, lease, runtime, live, redactor, clock, result };
+    let accepted = judged.map_err(Ended::Refused).and_then(|granted| attempt.values(tree, granted));
+    let lap = attempt.clock.lap(Step::Accept);
+    attempt.result.steps.push(lap);
+    Ok((attempt, accepted))
+}
+
+fn judge(daemon: &Daemon, lease: &Lease) -> Result<Granted, Vec<Refusal>> {
+    let config = &daemon.config;
+    let spec = &lease.run.spec;
+    policy::judge_shape(&lease_run_as_submitted(lease))?;
+    let mut refusals = secrets::judge(spec, &lease.attempt.namespace, &config.secrets, &lease.secrets);
+    if !lease.patches.is_empty() && config.patches.require == Provenance::Signed {
+        refusals.push(
+            Refusal::new(
+                Rule::PATCH_PROVENANCE,
+                "spec.priorPatches",
+                "this Runtime requires signed patches, and statements are not signed yet",
+            )
+            .hint("the operator can set [patches] require = \"Digest\""),
+        );
+    }
+    match policy::judge(spec, &config.defaults, &config.ceiling, &daemon.own_ports) {
+        Ok(granted) if refusals.is_empty() => Ok(granted),
+        Ok(_) => Err(refusals),
+        Err(more) => {
+            refusals.extend(more);
+            Err(refusals)
+        }
+    }
+}
+
+/// The Run without what the controller added: the shape that a submission has is judged.
+fn lease_run_as_submitted(lease: &Lease) -> runtimed_api::run::Run {
+    let mut run = lease.run.clone();
+    run.status = None;
+    run.metadata.uid = None;
+    run.metadata.creation_timestamp = None;
+    run.metadata.generate_name = None;
+    run
+}
+
+impl Attempt {
+    /// Reads every value that the Run needs, so that a bad one ends it before anything starts, and registers it for
+    /// masking before it can be shown anywhere.
+    fn values(&mut self, tree: TreeName, granted: Granted) -> Result<Accepted, Ended> {
+        let config = &self.daemon.config;
+        let spec = &self.lease.run.spec;
+        let secrets = secrets::read(&spec.secrets, &config.secrets, &self.lease.secrets)?;
+        let mut credential = None;
+        if let Some(name) = spec.source.as_ref().and_then(|source| source.git.as_ref()?.credential.as_ref())
+            && let Some(known) = config.secrets.get(name)
+        {
+            credential = Some(secrets::credential(name, known)?);
+        }
+        let too_many = |_| {
+            runtimed_api::problem::Problem::new(
+                runtimed_api::problem::Code::SecretInvalid,
+                "the secrets are too many and too long to be masked together",
+            )
+        };
+        for secret in &secrets {
+            let name = secret.uses.first().map_or("secret", |of| of.name.as_str());
+            self.redactor.register(name, secret.value.expose()).map_err(too_many)?;
+        }
+        if let Some(credential) = &credential {
+            for part in credential.needles() {
+                self.redactor.register("credential", part).map_err(too_many)?;
+            }
+        }
+        Ok(Accepted { tree, granted, secrets, credential })
+    }
+}

@@ -1,0 +1,120 @@
+//! Step 11 but for the worker's part: the patch is judged, outputs and artifacts are read, after the tree is dead.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use runtimed_api::digest::Digest;
+use runtimed_api::link::{PatchFacts, layout};
+use runtimed_api::manifest::Manifest;
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::status::{ArtifactSummary, Patch};
+use runtimed_sandbox::beneath::{self, BeneathError};
+
+use super::workspace::{Workspace, blocking};
+use super::{Attempt, storage};
+use crate::{artifacts, outputs};
+
+/// Where the patch is in the spool.
+pub(super) const PATCH: &str = "patch";
+
+/// The spool of an attempt, made when it is needed.
+pub(super) fn spool(attempt: &Attempt) -> Result<&Path, Problem> {
+    let path = &attempt.live.spool;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| storage("the spool cannot be made", &error))?;
+    Ok(path)
+}
+
+/// The file that takes the patch's bytes.
+pub(super) fn patch_file(attempt: &Attempt) -> Result<File, Problem> {
+    let path = spool(attempt)?.join(PATCH);
+    let opened = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(path);
+    opened.map_err(|error| storage("the spool cannot be written", &error))
+}
+
+/// Takes the captured patch in: its bytes are hashed and searched for secrets here, and nothing else is believed.
+pub(super) fn patch(attempt: &mut Attempt, mut file: File, facts: Option<PatchFacts>) -> Result<(), Problem> {
+    let Some(facts) = facts else { return Ok(()) };
+    let most = attempt.daemon.config.patches.max_bytes.0;
+    let mut bytes = Vec::new();
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(most + 1).read_to_end(&mut bytes));
+    read.map_err(|error| storage("the patch cannot be read", &error))?;
+    let size = bytes.len() as u64;
+    if size != facts.size || size > most {
+        return Err(Problem::new(Code::CaptureFailed, "the patch is not as long as the worker said"));
+    }
+    let withheld = attempt.redactor.finds_in(&bytes).then(|| {
+        Refusal::new(Rule::PATCH_CONTAINS_SECRET, "patch", "it holds a staged secret, so it was not kept")
+            .hint("keep the command from writing the secret into the workspace")
+    });
+    let digest = withheld.is_none().then(|| Digest::of(&bytes));
+    attempt.live.set(|now| now.patch = digest);
+    let PatchFacts { size, files, insertions, deletions, base, result } = facts;
+    attempt.result.patch = Some(Patch { digest, size, files, insertions, deletions, base, result, withheld });
+    Ok(())
+}
+
+/// Reads outputs and artifacts. What cannot be read becomes a warning: the Outcome stands.
+pub(super) async fn collect(attempt: &mut Attempt, workspace: &Workspace) {
+    match beneath::read_capped(workspace.home.fd(), &outputs_path(), outputs::MAX_BYTES) {
+        Ok(bytes) => match outputs::parse(&bytes) {
+            Ok(outputs) => attempt.result.outputs = outputs,
+            Err(error) => attempt.result.warnings.push(error.to_string()),
+        },
+        Err(BeneathError::Missing { .. }) => {}
+        Err(error) => attempt.result.warnings.push(format!("outputs were refused: {error}")),
+    }
+    if let Err(problem) = collect_artifacts(attempt, workspace).await {
+        attempt.result.warnings.push(format!("artifacts were not collected: {problem}"));
+    }
+}
+
+async fn collect_artifacts(attempt: &mut Attempt, workspace: &Workspace) -> Result<(), Problem> {
+    let globs = attempt.lease.run.spec.artifacts.paths.clone();
+    if globs.is_empty() && is_empty(workspace) {
+        return Ok(());
+    }
+    let failed = |error: &(dyn std::error::Error + 'static)| storage("artifacts cannot be spooled", error);
+    let place = spool(attempt)?.to_owned();
+    let tree = workspace.workspace.fd().try_clone_to_owned().map_err(|error| failed(&error))?;
+    let redactor = attempt.redactor.clone();
+    let manifest = blocking(move || artifacts::collect(&tree, &globs, &redactor, &place)).await?;
+    let manifest = manifest.map_err(|error| failed(&error))?;
+    if manifest.files.is_empty() && manifest.skipped.is_empty() {
+        return Ok(());
+    }
+    attempt.result.artifacts = Some(summary(&manifest, &attempt.live.spool)?);
+    attempt.live.set(|now| now.manifest = Some(Arc::new(manifest)));
+    Ok(())
+}
+
+/// Writes the manifest into the spool, under its digest like every other blob.
+fn summary(manifest: &Manifest, spool: &Path) -> Result<ArtifactSummary, Problem> {
+    let json = serde_json::to_vec(manifest).map_err(|error| {
+        Problem::new(Code::CaptureFailed, format!("the manifest cannot be written: {error}"))
+    })?;
+    let digest = Digest::of(&json);
+    fs::write(spool.join(digest.hex()), &json)
+        .map_err(|error| storage("the manifest cannot be spooled", &error))?;
+    Ok(ArtifactSummary {
+        manifest: digest,
+        count: u32::try_from(manifest.files.len()).unwrap_or(u32::MAX),
+        bytes: manifest.files.iter().map(|file| file.size).sum(),
+        skipped: u32::try_from(manifest.skipped.len()).unwrap_or(u32::MAX),
+    })
+}
+
+/// Whether the artifacts directory has nothing in it, as far as it can be seen.
+fn is_empty(workspace: &Workspace) -> bool {
+    let limits = beneath::Limits { entries: 2, depth: 1 };
+    beneath::walk(workspace.workspace.fd(), Path::new(layout::ARTIFACTS), limits)
+        .is_ok_and(|mut walk| walk.next().is_none())
+}
+
+fn outputs_path() -> PathBuf {
+    Path::new(layout::OUTPUTS_DIR).join(layout::OUTPUTS_FILE)
+}

@@ -1,0 +1,496 @@
+//! Steps 5 to 11: what the daemon says to the worker and hears from it, in the one order that the link has.
+//!
+//! A frame that comes out of its turn ends the attempt as a fault: to the daemon the worker is hostile. A stop before
+//! the command has started ends the worker at once; after that it is TERM, grace, KILL, by the worker, and two seconds
+//! later by the daemon.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use runtimed_api::link::{
+    Assign, Confinement, Credential, Down, ExitStatus, Exited, Hello, PriorPatch, Source, Start, Up,
+};
+use runtimed_api::policy::Granted;
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::limits::LimitName;
+use runtimed_api::run::outcome::{Outcome, Verdict};
+use runtimed_api::run::source::SourceKind;
+use runtimed_api::run::status::AttemptEnd;
+use runtimed_api::run::step::Step;
+use runtimed_api::session::{Report, ReportEvent};
+use runtimed_sandbox::passing::Sealed;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::accept::Accepted;
+use super::workspace::{StagedEnv, Workspace};
+use super::{Attempt, Ended, collect, end_of, storage};
+use crate::daemon::Stop;
+use crate::journal::Record;
+use crate::link::LinkError;
+use crate::workers::{self, Worker};
+use crate::{environ, logs};
+
+/// How long source and patches may take together.
+const PREPARE: Duration = Duration::from_secs(900);
+/// How long a worker may take to say hello, and to end when it has nothing left to do.
+const PROMPT: Duration = Duration::from_secs(10);
+/// How long the capture may take.
+const CAPTURE: Duration = Duration::from_secs(600);
+/// How much longer than the grace the daemon waits before it kills the tree itself.
+const SECOND_KILL: Duration = Duration::from_secs(2);
+/// How long the pipes may stay open after the tree is empty: only a stray holds them.
+const PIPES: Duration = Duration::from_secs(2);
+
+/// A worker that has said hello.
+pub(super) struct Conversation {
+    worker: Worker,
+    pump: JoinHandle<()>,
+}
+
+impl Conversation {
+    /// Starts the worker.
+    pub(super) async fn launch(attempt: &mut Attempt, accepted: &Accepted) -> Result<Self, Ended> {
+        attempt.live.set(|now| now.step = Some(Step::Launch));
+        let failed =
+            |why: String| Problem::new(Code::WorkerFailed, format!("the worker cannot be started: {why}"));
+        let (worker, pipes) =
+            workers::launch(&attempt.daemon.worker).map_err(|error| failed(error.to_string()))?;
+        tokio::spawn(logs::diagnostics(pipes.diagnostics, attempt.key().to_string()));
+        let log = std::sync::Arc::clone(&attempt.live.log);
+        let pump = tokio::spawn(logs::pump(pipes.stdout, pipes.stderr, attempt.redactor.clone(), log));
+        let mut talk = Self { worker, pump };
+        let hello = Hello { build: attempt.daemon.build.clone() };
+        let met = talk.meet(attempt, hello, accepted).await;
+        match met {
+            Ok(()) => {
+                let lap = attempt.clock.lap(Step::Launch);
+                attempt.result.steps.push(lap);
+                Ok(talk)
+            }
+            Err(ended) => {
+                talk.end(Duration::ZERO).await;
+                Err(ended)
+            }
+        }
+    }
+
+    async fn meet(&mut self, attempt: &Attempt, hello: Hello, accepted: &Accepted) -> Result<(), Ended> {
+        self.send(&Down::Hello(hello), None).await?;
+        let up = self.next(attempt, Instant::now() + PROMPT, "say hello").await?;
+        let Up::Hello(theirs) = up else { return Err(out_of_turn(&up)) };
+        if theirs.build != attempt.daemon.build {
+            let why =
+                format!("the worker is of build {}, the daemon of {}", theirs.build, attempt.daemon.build);
+            let problem = Problem::new(Code::WorkerFailed, why).hint("install both from the same build");
+            return Err(problem.into());
+        }
+        if let Some(credential) = &accepted.credential {
+            let sealed = seal(credential.value.expose())?;
+            let frame = Credential { kind: credential.kind, hosts: credential.hosts.clone() };
+            self.send(&Down::Credential(frame), Some(&sealed)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the attempt from its source to its capture. The worker is gone afterwards, however it went.
+    pub(super) async fn hold(
+        mut self,
+        attempt: &mut Attempt,
+        accepted: Accepted,
+        workspace: &mut Workspace,
+    ) -> Result<AttemptEnd, Ended> {
+        let ended = self.talk(attempt, accepted, workspace).await;
+        // After a failure there is nothing to wait for: the worker is killed with its tree.
+        let patience = if ended.is_ok() { PROMPT } else { Duration::ZERO };
+        self.end(patience).await;
+        ended
+    }
+
+    async fn talk(
+        &mut self,
+        attempt: &mut Attempt,
+        accepted: Accepted,
+        workspace: &mut Workspace,
+    ) -> Result<AttemptEnd, Ended> {
+        self.prepare(attempt, &accepted.granted, workspace).await?;
+        let staged = workspace.stage(attempt, accepted.secrets).await?;
+        self.start(attempt, &accepted.granted, workspace, staged).await?;
+        let end = self.wait(attempt, &accepted.granted).await?;
+        // The lease is another's by now: whatever is collected could not be delivered.
+        if attempt.live.stopping() != Some(Stop::LeaseLost) {
+            attempt.live.set(|now| now.step = Some(Step::Capture));
+            if let Err(problem) = self.capture(attempt).await {
+                attempt.result.warnings.push(format!("the patch was not captured: {problem}"));
+            }
+            collect::collect(attempt, workspace).await;
+            let lap = attempt.clock.lap(Step::Capture);
+            attempt.result.steps.push(lap);
+        }
+        Ok(end)
+    }
+
+    /// Steps 6 and 7.
+    async fn prepare(
+        &mut self,
+        attempt: &mut Attempt,
+        granted: &Granted,
+        workspace: &Workspace,
+    ) -> Result<(), Ended> {
+        attempt.live.set(|now| now.step = Some(Step::Source));
+        let patches = prior_patches(attempt, workspace).await?;
+        let spec = &attempt.lease.run.spec;
+        let config = &attempt.daemon.config;
+        let source = match spec.source.as_ref().and_then(|source| source.kind()) {
+            Some(SourceKind::Git(git)) => Source::Git(git.clone()),
+            Some(SourceKind::Inline(inline)) => Source::Inline(inline.clone()),
+            // Judged before: no other kind gets here.
+            Some(_) | None => Source::Empty,
+        };
+        let assign = Assign {
+            attempt: attempt.key().clone(),
+            trees: workspace.trees(),
+            guard_pid: std::process::id(),
+            source,
+            patches,
+            patch_policy: config.patches.clone(),
+            confinement: confinement(attempt, granted),
+            ca_file: config.controller.ca_file.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        };
+        self.send(&Down::Assign(Box::new(assign)), None).await?;
+        let up = self.next(attempt, Instant::now() + PREPARE, "prepare the workspace").await?;
+        let Up::Baseline(baseline) = up else { return Err(out_of_turn(&up)) };
+        let result = &mut attempt.result;
+        result.baseline = baseline.tree;
+        result.commit = baseline.commit;
+        result.steps.extend(
+            baseline
+                .steps
+                .into_iter()
+                .filter(|time| matches!(time.step, Step::Source | Step::Patches))
+                .take(2),
+        );
+        result.warnings.extend(baseline.notes.into_iter().take(100));
+        // What the worker has timed is not counted again.
+        attempt.clock.lap(Step::Source);
+        Ok(())
+    }
+
+    /// Step 9.
+    async fn start(
+        &mut self,
+        attempt: &mut Attempt,
+        granted: &Granted,
+        workspace: &Workspace,
+        staged: StagedEnv,
+    ) -> Result<(), Ended> {
+        attempt.live.set(|now| now.step = Some(Step::Run));
+        let spec = &attempt.lease.run.spec;
+        let daemon = &attempt.daemon;
+        let mut env = workspace.with_places(|places| {
+            let settings = &daemon.config.run;
+            environ::environment(
+                attempt.key(),
+                places,
+                settings,
+                &granted.network,
+                &daemon.environment,
+                &spec.env,
+            )
+        });
+        env.extend(staged.plain);
+        environ::add_aliases(&mut env, daemon.config.aliases.iter().chain(&attempt.runtime.spec.aliases));
+        let sealed = if staged.secret.is_empty() {
+            None
+        } else {
+            let plain: std::collections::BTreeMap<&str, &str> =
+                staged.secret.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let json = serde_json::to_vec(&plain).map(zeroize::Zeroizing::new);
+            let json =
+                json.map_err(|_| Problem::new(Code::Internal, "the variables cannot be written as JSON"))?;
+            Some(seal(&json)?)
+        };
+        let directory = spec.source.as_ref().and_then(|source| source.git.as_ref()?.sub_path.clone());
+        let start = Start {
+            command: spec.command.clone(),
+            directory: directory.unwrap_or_default(),
+            env,
+            secret_env: sealed.is_some(),
+            staged: staged.any,
+        };
+        self.send(&Down::Start(start), sealed.as_ref()).await?;
+        let deadline = Instant::now() + PROMPT;
+        let up = self.next(attempt, deadline, "confine the command").await?;
+        let Up::Enforced(enforced) = up else { return Err(out_of_turn(&up)) };
+        attempt.result.enforcement = Some(enforced.enforcement);
+        let up = self.next(attempt, deadline, "start the command").await?;
+        let Up::Started(_) = up else { return Err(out_of_turn(&up)) };
+        Ok(())
+    }
+
+    /// Step 10: until the tree is empty and the Outcome is journaled.
+    async fn wait(&mut self, attempt: &mut Attempt, granted: &Granted) -> Result<AttemptEnd, Ended> {
+        let grace = granted.limits.grace.map_or(Duration::ZERO, runtimed_api::duration::Span::get);
+        let timeout = granted.limits.timeout.map(|timeout| Instant::now() + timeout.get());
+        let mut stops = attempt.live.stops();
+        let mut stopped: Option<(Stop, Instant)> = None;
+        let exited = loop {
+            let due = match (&stopped, timeout) {
+                (Some((_, second_kill)), _) => Some(*second_kill),
+                (None, timeout) => timeout,
+            };
+            let stop = tokio::select! {
+                biased;
+                up = self.worker.link.receive() => match up.map_err(protocol)? {
+                    Some(Up::Exited(exited)) => break Some(exited),
+                    Some(up) => return Err(told(up)),
+                    None => return Err(gone(attempt)),
+                },
+                stop = stops.wait_for(Option::is_some), if stopped.is_none() => {
+                    let stop = stop.ok().and_then(|stop| *stop);
+                    stop.unwrap_or(Stop::Drain)
+                }
+                () = sleep_until(due), if due.is_some() => {
+                    if stopped.is_some() {
+                        break None;
+                    }
+                    attempt.live.stop(Stop::TimedOut);
+                    attempt.live.stopping().unwrap_or(Stop::TimedOut)
+                }
+            };
+            let grace = if stop == Stop::LeaseLost { Duration::ZERO } else { grace };
+            stopped = Some((stop, Instant::now() + grace + SECOND_KILL));
+            let limit = if let Stop::Limit(limit) = stop { Some(limit) } else { None };
+            let grace_millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            self.send(&Down::Stop(runtimed_api::link::Stop { grace_millis, limit }), None).await?;
+        };
+        let lap = attempt.clock.lap(Step::Run);
+        attempt.result.steps.push(lap);
+        let Some(exited) = exited else {
+            // The worker does not answer: the daemon kills the tree, and nobody saw how the command ended.
+            let stop = stopped.map_or(Stop::Drain, |(stop, _)| stop);
+            attempt
+                .result
+                .warnings
+                .push("the worker did not end the command in time, so the daemon did".to_owned());
+            return Err(Ended::Stopped(stop));
+        };
+        let stop = stopped.map(|(stop, _)| stop);
+        attempt.result.kill_micros = exited.kill_micros;
+        self.conclude(attempt, outcome(&exited, stop, granted)).await?;
+        Ok(stop.map_or(AttemptEnd::Completed, end_of))
+    }
+
+    /// Journals the Outcome and reports it; from here it is fixed.
+    async fn conclude(&mut self, attempt: &mut Attempt, outcome: Outcome) -> Result<(), Ended> {
+        attempt.result.outcome = Some(outcome.clone());
+        let key = attempt.key().clone();
+        let report = Report {
+            attempt: key.clone(),
+            sequence: 1,
+            at: jiff::Timestamp::now(),
+            event: ReportEvent::Exited(outcome.clone()),
+        };
+        let facts = vec![Record::Exited { attempt: key, outcome }];
+        let sent = attempt.daemon.outbox.send(&attempt.daemon, facts, report).await;
+        sent.map_err(|error| storage("the outcome cannot be journaled", &error))?;
+        // The tree is empty, so both pipes end; only a stray could hold them open.
+        if tokio::time::timeout(PIPES, &mut self.pump).await.is_err() {
+            workers::reap_strays().await;
+            if tokio::time::timeout(PIPES, &mut self.pump).await.is_err() {
+                self.pump.abort();
+                attempt
+                    .result
+                    .warnings
+                    .push("something outside the Run holds its pipes: the log may be cut".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The patch of step 11.
+    async fn capture(&mut self, attempt: &mut Attempt) -> Result<(), Problem> {
+        let file = collect::patch_file(attempt)?;
+        let patches = &attempt.daemon.config.patches;
+        let capture =
+            runtimed_api::link::Capture { max_bytes: patches.max_bytes.0, max_files: patches.max_files };
+        let failed = |why: String| Problem::new(Code::CaptureFailed, why);
+        let frame = Down::Capture(capture);
+        self.worker.link.send(&frame, Some(file.as_fd())).await.map_err(|error| failed(error.to_string()))?;
+        let up = tokio::time::timeout(CAPTURE, self.worker.link.receive()).await;
+        let up = up.map_err(|_| failed(format!("it took longer than {} s", CAPTURE.as_secs())))?;
+        match up.map_err(|error| failed(error.to_string()))? {
+            Some(Up::Captured(captured)) => {
+                attempt.result.warnings.extend(captured.notes.into_iter().take(100));
+                collect::patch(attempt, file, captured.patch)
+            }
+            Some(Up::Refused(refused)) => {
+                let first = refused.refusals.first().map(ToString::to_string);
+                Err(failed(first.unwrap_or_else(|| "it was refused".to_owned())))
+            }
+            Some(Up::Fault(fault)) => Err(fault.problem),
+            Some(_) => Err(failed("the worker spoke out of turn".to_owned())),
+            None => Err(failed("the worker ended".to_owned())),
+        }
+    }
+
+    async fn send(&self, down: &Down, descriptor: Option<&OwnedFd>) -> Result<(), Ended> {
+        match self.worker.link.send(down, descriptor.map(|fd| fd.as_fd())).await {
+            Ok(()) => Ok(()),
+            // It may have said why before it closed its end: the next frame tells.
+            Err(LinkError::Io(_)) => Ok(()),
+            Err(error) => Err(protocol(error)),
+        }
+    }
+
+    /// The next frame of a worker that has no command yet: a stop ends the wait.
+    async fn next(&mut self, attempt: &Attempt, deadline: Instant, what: &str) -> Result<Up, Ended> {
+        let mut stops = attempt.live.stops();
+        tokio::select! {
+            biased;
+            up = self.worker.link.receive() => match up.map_err(protocol)? {
+                Some(Up::Refused(_) | Up::Fault(_)) | None if attempt.live.stopping() == Some(Stop::LeaseLost) => {
+                    Err(Ended::Stopped(Stop::LeaseLost))
+                }
+                Some(up @ (Up::Refused(_) | Up::Fault(_))) => Err(told(up)),
+                Some(up) => Ok(up),
+                None => Err(gone(attempt)),
+            },
+            stop = stops.wait_for(Option::is_some) => {
+                Err(Ended::Stopped(stop.ok().and_then(|stop| *stop).unwrap_or(Stop::Drain)))
+            }
+            () = tokio::time::sleep_until(deadline) => {
+                let why = format!("the worker took too long to {what}");
+                Err(Problem::new(Code::WorkerFailed, why).into())
+            }
+        }
+    }
+
+    async fn end(self, patience: Duration) {
+        let Self { worker, mut pump } = self;
+        worker.end(patience).await;
+        if tokio::time::timeout(PIPES, &mut pump).await.is_err() {
+            pump.abort();
+        }
+    }
+}
+
+/// Fetches and verifies the prior patches, and puts them where the worker's apply phase can read them.
+async fn prior_patches(attempt: &Attempt, workspace: &Workspace) -> Result<Vec<PriorPatch>, Ended> {
+    let most = attempt.daemon.config.patches.max_bytes.0;
+    let mut patches = Vec::new();
+    for (index, patch) in attempt.lease.patches.iter().enumerate() {
+        let subject = format!("spec.priorPatches[{index}]");
+        let unreachable = |error: runtimed_client::ClientError| {
+            Problem::new(
+                Code::StorageFailed,
+                format!("prior patch {} cannot be fetched: {error}", patch.label),
+            )
+        };
+        let client = &attempt.daemon.controller;
+        let download =
+            client.get_blob(&patch.digest, &attempt.lease.token, most).await.map_err(unreachable)?;
+        let bytes = download.bytes().await.map_err(unreachable)?;
+        if runtimed_api::digest::Digest::of(&bytes) != patch.digest {
+            let message = format!("the bytes of {} are not those of its digest", patch.label);
+            return Err(Refusal::new(Rule::PATCH_DIGEST, subject, message).into());
+        }
+        let path = workspace.put_private(&format!("prior-{index}.patch"), &bytes)?;
+        let (base, result) = (patch.base.clone(), patch.result.clone());
+        patches.push(PriorPatch { path, label: patch.label.clone(), base, result });
+    }
+    Ok(patches)
+}
+
+fn confinement(attempt: &Attempt, granted: &Granted) -> Confinement {
+    let config = &attempt.daemon.config;
+    let limits = &granted.limits;
+    Confinement {
+        profile: config.ceiling.profile,
+        network: granted.network.clone(),
+        watch: attempt.lease.run.spec.watch,
+        read: config.run.read.clone().unwrap_or_else(image_directories),
+        proc_files: config.run.proc_files.clone(),
+        cpu_seconds: limits
+            .cpu
+            .map(|cpu| cpu.get().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+        open_files: limits.open_files.map(u64::from),
+        file_size: limits.file_size.map(|size| size.0),
+        processes: limits.processes.map(u64::from),
+    }
+}
+
+/// The image's own directories: programs, libraries and their configuration, and nothing that is somebody's data.
+fn image_directories() -> Vec<String> {
+    let usual =
+        ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/etc", "/opt", "/nix/store"];
+    usual.into_iter().filter(|path| std::path::Path::new(path).is_dir()).map(str::to_owned).collect()
+}
+
+/// The verdict on a command that ended so.
+fn outcome(exited: &Exited, stop: Option<Stop>, granted: &Granted) -> Outcome {
+    // SIGXCPU and SIGXFSZ: what the kernel sends at RLIMIT_CPU and RLIMIT_FSIZE (setrlimit(2)).
+    let verdict = match (stop, exited.status) {
+        (Some(Stop::Limit(limit)), _) => Verdict::LimitExceeded(limit),
+        (None, ExitStatus::Signal(24)) if granted.limits.cpu.is_some() => {
+            Verdict::LimitExceeded(LimitName::Cpu)
+        }
+        (None, ExitStatus::Signal(25)) if granted.limits.file_size.is_some() => {
+            Verdict::LimitExceeded(LimitName::FileSize)
+        }
+        (_, ExitStatus::Code(code)) => Verdict::Exited(code),
+        (_, ExitStatus::Signal(signal)) => Verdict::Signalled(signal),
+    };
+    Outcome {
+        verdict,
+        leaked: exited.leaked,
+        cpu_micros: exited.user_micros.saturating_add(exited.system_micros),
+        max_rss: exited.max_rss,
+    }
+}
+
+fn seal(bytes: &[u8]) -> Result<OwnedFd, Problem> {
+    Sealed::new(bytes).map_err(|error| storage("a secret cannot be handed over", &error))
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a last frame says.
+fn told(up: Up) -> Ended {
+    match up {
+        Up::Refused(refused) if !refused.refusals.is_empty() => Ended::Refused(refused.refusals),
+        Up::Fault(fault) => Ended::Fault(fault.problem),
+        other => out_of_turn(&other),
+    }
+}
+
+fn out_of_turn(up: &Up) -> Ended {
+    let name = match up {
+        Up::Hello(_) => "Hello",
+        Up::Baseline(_) => "Baseline",
+        Up::Enforced(_) => "Enforced",
+        Up::Started(_) => "Started",
+        Up::Exited(_) => "Exited",
+        Up::Captured(_) => "Captured",
+        Up::Refused(_) => "Refused",
+        Up::Fault(_) => "Fault",
+    };
+    Problem::new(Code::WorkerFailed, format!("the worker sent {name} out of turn")).into()
+}
+
+fn protocol(error: LinkError) -> Ended {
+    Problem::new(Code::WorkerFailed, error.to_string()).into()
+}
+
+fn gone(attempt: &Attempt) -> Ended {
+    match attempt.live.stopping() {
+        Some(stop) => Ended::Stopped(stop),
+        None => Problem::new(Code::WorkerFailed, "the worker ended before its work was done").into(),
+    }
+}

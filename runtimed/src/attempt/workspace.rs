@@ -1,0 +1,213 @@
+//! Steps 4, 8, 12 and 15: the three private trees, and what is staged in them.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use runtimed_api::environment;
+use runtimed_api::link::{Trees, layout};
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::run::status::Scrub;
+use runtimed_api::run::step::Step;
+use runtimed_sandbox::staging::{ScrubReport, StagedName, Staging};
+use runtimed_sandbox::tree::{Tree, TreeName};
+use zeroize::Zeroizing;
+
+use super::{Attempt, Ended, Slot, storage};
+use crate::environ::Places;
+use crate::journal::Record;
+use crate::secrets::Staged;
+
+/// The three private trees of one attempt.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    pub(super) tmp: Tree,
+    pub(super) home: Tree,
+    pub(super) workspace: Tree,
+    staging: Option<Staging>,
+}
+
+/// What staging adds to the command's environment.
+#[derive(Debug, Default)]
+pub(super) struct StagedEnv {
+    /// Where the files are.
+    pub(super) plain: BTreeMap<String, String>,
+    /// Values that go into the environment itself.
+    pub(super) secret: BTreeMap<String, Zeroizing<String>>,
+    /// Something is staged.
+    pub(super) any: bool,
+}
+
+impl Workspace {
+    /// Makes the three trees, under the name that is journaled.
+    pub(super) async fn allocate(attempt: &mut Attempt, name: TreeName) -> Result<Self, Ended> {
+        attempt.live.set(|now| now.step = Some(Step::Allocate));
+        let daemon = std::sync::Arc::clone(&attempt.daemon);
+        let made = blocking(move || {
+            let roots = &daemon.roots;
+            let made = || -> Result<_, runtimed_sandbox::tree::TreeError> {
+                let tmp = roots.tmp.create_named(&name)?;
+                let home = roots.home.create_named(&name)?;
+                let workspace = roots.workspace.create_named(&name)?;
+                tmp.create_dir(layout::TMP, 0o700)?;
+                home.create_dir(layout::HOME, 0o700)?;
+                home.create_dir(layout::OUTPUTS_DIR, 0o700)?;
+                workspace.create_dir(layout::WORKSPACE, 0o700)?;
+                workspace.create_dir(layout::ARTIFACTS, 0o700)?;
+                workspace.create_dir(layout::PRIVATE, 0o700)?;
+                Ok((tmp, home, workspace))
+            };
+            made().map_err(|error| {
+                // What was made is not left behind: the journal's record is closed when the attempt ends.
+                remove_named(&daemon, &name);
+                storage("the workspace cannot be made", &error)
+            })
+        })
+        .await?;
+        let (tmp, home, workspace) = made?;
+        let lap = attempt.clock.lap(Step::Allocate);
+        attempt.result.steps.push(lap);
+        Ok(Self { tmp, home, workspace, staging: None })
+    }
+
+    /// The trees as the link names them.
+    pub(super) fn trees(&self) -> Trees {
+        let text = |tree: &Tree| tree.path().to_string_lossy().into_owned();
+        Trees { tmp: text(&self.tmp), home: text(&self.home), workspace: text(&self.workspace) }
+    }
+
+    /// Calls `with` with the places that the environment names.
+    pub(super) fn with_places<T>(&self, with: impl FnOnce(&Places<'_>) -> T) -> T {
+        let (tmp, home, workspace) = (self.tmp.path(), self.home.path(), self.workspace.path());
+        with(&Places { tmp: &tmp, home: &home, workspace: &workspace })
+    }
+
+    /// Writes bytes that the daemon has verified for the worker's own use.
+    pub(super) fn put_private(&self, name: &str, bytes: &[u8]) -> Result<String, Problem> {
+        let path = self.workspace.path().join(layout::PRIVATE).join(name);
+        let mut options = OpenOptions::new();
+        let written = options
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(bytes));
+        written.map_err(|error| storage("a prior patch cannot be written", &error))?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// Stages every secret; their names are journaled first.
+    pub(super) async fn stage(
+        &mut self,
+        attempt: &mut Attempt,
+        secrets: Vec<Staged>,
+    ) -> Result<StagedEnv, Ended> {
+        attempt.live.set(|now| now.step = Some(Step::Stage));
+        let mut env = StagedEnv::default();
+        if secrets.is_empty() {
+            return Ok(env);
+        }
+        let files = secrets.iter().map(|secret| secret.file.clone()).collect();
+        let staging = Record::Staging { attempt: attempt.key().clone(), files };
+        let journaled = attempt.daemon.journal.append(vec![staging]).await;
+        journaled.map_err(|error| storage("the staging cannot be journaled", &error))?;
+        let failed = |error: &(dyn std::error::Error + 'static)| storage("a secret cannot be staged", error);
+        // A few small files on a memory-backed root: not worth another thread.
+        let place = Staging::create(&self.tmp).map_err(|error| failed(&error))?;
+        let place = self.staging.insert(place);
+        for secret in &secrets {
+            let name: StagedName = secret.file.parse().map_err(|error| failed(&error))?;
+            let path =
+                place.stage(&name, secret.value.expose(), secret.mode).map_err(|error| failed(&error))?;
+            for used in &secret.uses {
+                let path = path.to_string_lossy().into_owned();
+                env.plain.insert(environment::secret_file(used.name.as_str()), path);
+                if let Some(variable) = &used.env {
+                    let value = std::str::from_utf8(secret.value.expose()).map_err(|_| {
+                        let name = &used.name;
+                        Problem::new(
+                            Code::SecretInvalid,
+                            format!("secret {name} is not UTF-8, and no variable can hold it"),
+                        )
+                    })?;
+                    env.secret.insert(variable.clone(), Zeroizing::new(value.to_owned()));
+                    attempt.result.env_deliveries.insert(used.name.clone(), variable.clone());
+                }
+            }
+        }
+        env.any = true;
+        let lap = attempt.clock.lap(Step::Stage);
+        attempt.result.steps.push(lap);
+        Ok(env)
+    }
+
+    /// Removes what was staged, and looks whether it is gone. Always done, whatever happened before.
+    pub(super) async fn scrub(&mut self, attempt: &mut Attempt) -> Slot {
+        let Some(staging) = self.staging.take() else { return Slot::Free };
+        attempt.live.set(|now| now.step = Some(Step::Scrub));
+        let report = match blocking(move || staging.scrub()).await {
+            Ok(report) => report,
+            Err(problem) => {
+                attempt.result.warnings.push(problem.message);
+                return Slot::Quarantined;
+            }
+        };
+        let verified = report.verified;
+        let scrub = scrub_of(report);
+        attempt
+            .daemon
+            .journal
+            .note(Record::Scrubbed { attempt: attempt.key().clone(), scrub: scrub.clone() });
+        attempt.result.scrub = Some(scrub);
+        let lap = attempt.clock.lap(Step::Scrub);
+        attempt.result.steps.push(lap);
+        if verified { Slot::Free } else { Slot::Quarantined }
+    }
+
+    /// Removes the three trees.
+    pub(super) async fn release(self) -> Result<(), Problem> {
+        blocking(move || {
+            for tree in [self.tmp, self.home, self.workspace] {
+                tree.remove().map_err(|error| storage("a tree cannot be removed", &error))?;
+            }
+            Ok(())
+        })
+        .await?
+    }
+}
+
+/// A scrub as the status shows it.
+pub(crate) fn scrub_of(report: ScrubReport) -> Scrub {
+    Scrub {
+        staged: report.staged,
+        removed: report.removed,
+        medium: report.medium.to_string(),
+        verified: report.verified,
+        problems: report.problems,
+    }
+}
+
+/// Removes whatever of this name is in the roots; for a workspace that could not be made whole.
+fn remove_named(daemon: &crate::daemon::Daemon, name: &TreeName) {
+    for root in daemon.roots.all() {
+        match root.reopen(name) {
+            Ok(Some(tree)) => {
+                if let Err(error) = tree.remove() {
+                    tracing::error!(%error, "a tree cannot be removed");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "a tree cannot be opened"),
+        }
+    }
+}
+
+/// Runs what touches a disk off the threads that everything shares.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Problem::new(Code::Internal, "a task of the daemon panicked"))
+}

@@ -1,0 +1,376 @@
+//! `runtime.toml`: what the pod is told about itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use runtimed_api::duration::Span;
+use runtimed_api::ids::{DaemonName, RuntimeName, SecretName};
+use runtimed_api::parse;
+use runtimed_api::runtime::{Ceiling, Defaults, PatchPolicy};
+use serde::Deserialize;
+
+/// The whole configuration. Unknown keys are errors.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Runtime whose Runs it leases.
+    pub runtime: RuntimeName,
+    /// The daemon's name; the host's name, which in a pod is the pod's, without it.
+    #[serde(default)]
+    pub name: Option<DaemonName>,
+    /// Runs at once, 1 to 256.
+    #[serde(default = "one")]
+    pub slots: u32,
+    /// The three writable directories.
+    #[serde(default)]
+    pub roots: Roots,
+    /// Where the daemon keeps its own state.
+    #[serde(default)]
+    pub state: State,
+    /// Who gives it work.
+    pub controller: Controller,
+    /// Its own endpoints.
+    #[serde(default)]
+    pub http: Http,
+    /// The worker's executable.
+    #[serde(default)]
+    pub worker: Worker,
+    /// What every command gets.
+    #[serde(default)]
+    pub run: RunSettings,
+    /// What a Run gets that does not say. The words are those of a Runtime's `spec.defaults`.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// What a Run may ask for at most. The words are those of a Runtime's `spec.ceiling`.
+    #[serde(default)]
+    pub ceiling: Ceiling,
+    /// Which prior patches are taken. The words are those of a Runtime's `spec.patches`.
+    #[serde(default)]
+    pub patches: PatchPolicy,
+    /// Secrets that Runs may ask for.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, Secret>,
+    /// Further names for variables that we set: alias to our name.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, String>,
+    /// What happens at the end.
+    #[serde(default)]
+    pub drain: Drain,
+    /// What becomes of results.
+    #[serde(default)]
+    pub upload: Upload,
+}
+
+/// The three writable directories of a pod.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Roots {
+    /// `/tmp` without it.
+    #[serde(default = "Roots::tmp")]
+    pub tmp: PathBuf,
+    /// `/home/worker` without it.
+    #[serde(default = "Roots::home")]
+    pub home: PathBuf,
+    /// `/workspace` without it.
+    #[serde(default = "Roots::workspace")]
+    pub workspace: PathBuf,
+}
+
+impl Roots {
+    fn tmp() -> PathBuf {
+        "/tmp".into()
+    }
+
+    fn home() -> PathBuf {
+        "/home/worker".into()
+    }
+
+    fn workspace() -> PathBuf {
+        "/workspace".into()
+    }
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { tmp: Self::tmp(), home: Self::home(), workspace: Self::workspace() }
+    }
+}
+
+/// Where the daemon keeps its own state.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// A directory that is the daemon's own; a randomly named one in the workspace root without it.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Who gives the daemon work.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Controller {
+    /// `https://…`, or `http://` on loopback.
+    pub url: String,
+    /// The file that holds the daemon's token.
+    pub token_file: PathBuf,
+    /// Certificate authorities beyond the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The daemon's own endpoints.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// `127.0.0.1:8410` without it. Off loopback it needs a certificate.
+    #[serde(default = "Http::default_listen")]
+    pub listen: SocketAddr,
+    /// A certificate chain, PEM.
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// Hashes of people's tokens; without it only per-attempt tokens open anything.
+    #[serde(default)]
+    pub tokens_file: Option<PathBuf>,
+    /// The file that holds the token for `/metrics`; without it nobody reads them.
+    #[serde(default)]
+    pub metrics_token_file: Option<PathBuf>,
+    /// Where others reach it, if not at `listen`.
+    #[serde(default)]
+    pub address: Option<String>,
+}
+
+impl Http {
+    fn default_listen() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8410))
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: Self::default_listen(),
+            tls_cert: None,
+            tls_key: None,
+            tokens_file: None,
+            metrics_token_file: None,
+            address: None,
+        }
+    }
+}
+
+/// The worker's executable.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// Beside the daemon's, then in PATH, without it.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+}
+
+/// What every command gets.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSettings {
+    /// Variables for every command.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Variables of the daemon's environment that every command gets, such as `JAVA_HOME`.
+    #[serde(default)]
+    pub pass_env: Vec<String>,
+    /// Directories that every command may read and execute; the image's own without it.
+    #[serde(default)]
+    pub read: Option<Vec<String>>,
+    /// Files of `/proc` and `/sys` beyond the built-in list.
+    #[serde(default)]
+    pub proc_files: Vec<String>,
+}
+
+/// A secret that Runs may ask for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// `file:/path`, or `dir:/path` for a git credential.
+    pub source: String,
+    /// Who may use it; nobody without it. `["*"]` is every namespace.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    /// What it is.
+    #[serde(default)]
+    pub kind: SecretKind,
+    /// For a git credential: the hosts it may be shown to.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+}
+
+/// What a secret is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretKind {
+    /// Bytes for the command.
+    #[default]
+    Opaque,
+    /// `username` and `password` (or `token`) for git over https; for the fetch alone.
+    GitHttps,
+}
+
+/// What happens at the end.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// How long running Runs may go on; 25s without it. The pod's own grace period must be longer.
+    #[serde(default = "Drain::default_grace")]
+    pub grace: Span,
+}
+
+impl Drain {
+    fn default_grace() -> Span {
+        Span::from_secs(25)
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { grace: Self::default_grace() }
+    }
+}
+
+/// What becomes of results.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upload {
+    /// How long a finished Run waits for its store; 15m without it.
+    #[serde(default = "Upload::default_deadline")]
+    pub deadline: Span,
+}
+
+impl Upload {
+    fn default_deadline() -> Span {
+        Span::from_secs(900)
+    }
+}
+
+impl Default for Upload {
+    fn default() -> Self {
+        Self { deadline: Self::default_deadline() }
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("cannot read the configuration {path}: {error}; name another with --config")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file does not say what it should.
+    #[error("{path}: {why}")]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, has unknown keys, or its values contradict each other.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let content = |why: String| ConfigError::Content { path: path.to_owned(), why };
+        let document = toml::Deserializer::parse(&text).map_err(|error| content(error.to_string()))?;
+        let config: Self =
+            parse::from(document).map_err(|error| content(error.to_string().trim().to_owned()))?;
+        config.check().map_err(content)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(1..=256).contains(&self.slots) {
+            return Err(format!("slots = {}: it must be 1 to 256", self.slots));
+        }
+        if self.http.tls_cert.is_some() != self.http.tls_key.is_some() {
+            return Err("[http] tls_cert and tls_key go together".to_owned());
+        }
+        for root in [&self.roots.tmp, &self.roots.home, &self.roots.workspace] {
+            if !root.is_absolute() {
+                return Err(format!("[roots] {} is not an absolute path", root.display()));
+            }
+        }
+        for (name, secret) in &self.secrets {
+            let scheme = match secret.kind {
+                SecretKind::Opaque => "file:/",
+                SecretKind::GitHttps => "dir:/",
+            };
+            if !secret.source.starts_with(scheme) {
+                return Err(format!(
+                    "[secrets.{name}] source: a secret of this kind is written \"{scheme}…\""
+                ));
+            }
+            if secret.kind == SecretKind::GitHttps && secret.hosts.is_empty() {
+                return Err(format!(
+                    "[secrets.{name}] hosts: a git credential needs the hosts it may be shown to"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("runtime.toml");
+        fs::write(&path, text).expect("written");
+        Config::read(&path)
+    }
+
+    const LEAST: &str =
+        "runtime = \"bash\"\n[controller]\nurl = \"http://127.0.0.1:1\"\ntoken_file = \"/t\"\n";
+
+    #[test]
+    fn the_least_is_enough() {
+        let config = read(LEAST).expect("reads");
+        assert_eq!(config.slots, 1);
+        assert_eq!(config.roots.tmp, Path::new("/tmp"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_a_suggestion() {
+        let error = read(&format!("slot = 2\n{LEAST}")).expect_err("refused").to_string();
+        assert!(error.contains("did you mean `slots`?"), "{error}");
+    }
+
+    #[test]
+    fn values_that_contradict_each_other_are_errors() {
+        for (bad, word) in [
+            (format!("slots = 0\n{LEAST}"), "slots"),
+            (format!("{LEAST}[http]\ntls_cert = \"/c\"\n"), "tls_key"),
+            (format!("{LEAST}[secrets.a]\nsource = \"/x\"\n"), "secrets.a"),
+            (format!("{LEAST}[secrets.a]\nsource = \"dir:/x\"\nkind = \"git-https\"\n"), "hosts"),
+            (format!("{LEAST}[roots]\ntmp = \"tmp\"\n"), "absolute"),
+        ] {
+            let error = read(&bad).expect_err("refused").to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What every part of the daemon shares, and the attempts that it holds.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runtimed_api::digest::Digest;
+use runtimed_api::ids::{AttemptKey, BuildId, DaemonName, Namespace, RunName};
+use runtimed_api::manifest::Manifest;
+use runtimed_api::run::limits::LimitName;
+use runtimed_api::run::step::Step;
+use runtimed_api::session::{Held, SecretText};
+use runtimed_client::controller::Controller;
+use runtimed_sandbox::spawn::Executable;
+use runtimed_sandbox::tree::Root;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::logs::Log;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::state_dir::StateDir;
+
+/// What every part of the daemon shares.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The configuration.
+    pub config: Config,
+    /// Its build, which its workers must share.
+    pub build: BuildId,
+    /// Its name.
+    pub name: DaemonName,
+    /// Its environment, of which some is handed on.
+    pub environment: BTreeMap<String, String>,
+    /// The three writable directories.
+    pub roots: Roots,
+    /// Its own directory.
+    pub state: StateDir,
+    /// What outlives it.
+    pub journal: Journal,
+    /// Reports under way.
+    pub outbox: Outbox,
+    /// Who gives it work.
+    pub controller: Controller,
+    /// The worker's executable.
+    pub worker: Executable,
+    /// Ports that no Run may name.
+    pub own_ports: Vec<u16>,
+    /// The attempts that it holds.
+    pub attempts: Attempts,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Why it takes no work, if it does not.
+    pub readiness: Readiness,
+}
+
+/// The three writable directories.
+#[derive(Debug)]
+pub struct Roots {
+    /// `/tmp`.
+    pub tmp: Root,
+    /// `/home/worker`.
+    pub home: Root,
+    /// `/workspace`.
+    pub workspace: Root,
+}
+
+impl Roots {
+    /// All three.
+    #[must_use]
+    pub fn all(&self) -> [&Root; 3] {
+        [&self.tmp, &self.home, &self.workspace]
+    }
+}
+
+/// Whether the daemon takes work.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    /// It has a session.
+    pub connected: AtomicBool,
+    /// It is being shut down.
+    pub draining: AtomicBool,
+    /// Its journal or its state directory failed: it can promise nothing.
+    pub broken: AtomicBool,
+    /// Every slot is quarantined.
+    pub quarantined: AtomicBool,
+}
+
+impl Readiness {
+    /// Whether it takes work.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let is = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        is(&self.connected) && !is(&self.draining) && !is(&self.broken) && !is(&self.quarantined)
+    }
+}
+
+/// Why an attempt is to end. The first reason given stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A person asked for it.
+    Cancel,
+    /// The daemon shuts down.
+    Drain,
+    /// The lease cannot be held, or the fence is stale: no time for a grace.
+    LeaseLost,
+    /// The timeout ran out.
+    TimedOut,
+    /// A limit was reached.
+    Limit(LimitName),
+}
+
+/// An attempt that the daemon holds.
+#[derive(Debug)]
+pub struct Live {
+    /// Which.
+    pub key: AttemptKey,
+    /// Opens the endpoints for this attempt.
+    pub read_token: Digest,
+    /// Its log.
+    pub log: Arc<Log>,
+    /// Where its results are spooled.
+    pub spool: std::path::PathBuf,
+    stop: watch::Sender<Option<Stop>>,
+    now: Mutex<Now>,
+}
+
+/// Where an attempt is.
+#[derive(Debug, Clone, Default)]
+pub struct Now {
+    /// The step that it is at.
+    pub step: Option<Step>,
+    /// Its artifacts, once collected.
+    pub manifest: Option<Arc<Manifest>>,
+    /// Its patch, once captured and not withheld.
+    pub patch: Option<Digest>,
+}
+
+impl Live {
+    /// An attempt at its beginning.
+    #[must_use]
+    pub fn new(key: AttemptKey, read_token: &SecretText, log: Arc<Log>, spool: std::path::PathBuf) -> Self {
+        let read_token = Digest::of(read_token.expose().as_bytes());
+        Self { key, read_token, log, spool, stop: watch::Sender::new(None), now: Mutex::default() }
+    }
+
+    /// Asks for its end. A later reason changes nothing.
+    pub fn stop(&self, why: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            if first {
+                *stop = Some(why);
+            }
+            first
+        });
+    }
+
+    /// Tells when its end is asked for.
+    #[must_use]
+    pub fn stops(&self) -> watch::Receiver<Option<Stop>> {
+        self.stop.subscribe()
+    }
+
+    /// Why its end is asked for, if it is.
+    #[must_use]
+    pub fn stopping(&self) -> Option<Stop> {
+        *self.stop.borrow()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.lock().clone()
+    }
+
+    /// Changes where it is.
+    pub fn set(&self, change: impl FnOnce(&mut Now)) {
+        change(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The attempts that a daemon holds, from acceptance until their trees are gone.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    live: Mutex<BTreeMap<AttemptKey, Arc<Live>>>,
+}
+
+impl Attempts {
+    /// One more.
+    pub fn insert(&self, live: Arc<Live>) {
+        self.lock().insert(live.key.clone(), live);
+    }
+
+    /// One less.
+    pub fn remove(&self, key: &AttemptKey) {
+        self.lock().remove(key);
+    }
+
+    /// The one of this key.
+    #[must_use]
+    pub fn get(&self, key: &AttemptKey) -> Option<Arc<Live>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// The newest attempt at this Run.
+    #[must_use]
+    pub fn of_run(&self, namespace: &Namespace, name: &RunName) -> Option<Arc<Live>> {
+        let live = self.lock();
+        let of_run = live.values().filter(|live| live.key.namespace == *namespace && live.key.name == *name);
+        of_run.max_by_key(|live| live.key.fence).cloned()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Live>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// All of them, as a renewal names them.
+    #[must_use]
+    pub fn held(&self) -> Vec<Held> {
+        let held = |live: &Arc<Live>| Held {
+            attempt: live.key.clone(),
+            stopping: live.stopping().is_some(),
+            step: live.now().step,
+            last_output: live.log.last_output(),
+        };
+        self.lock().values().map(held).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptKey, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

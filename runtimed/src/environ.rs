@@ -1,0 +1,106 @@
+//! The environment that a command finds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use runtimed_api::environment as names;
+use runtimed_api::ids::AttemptKey;
+use runtimed_api::link::layout;
+use runtimed_api::run::network::{Dns, Network, NetworkMode};
+
+use crate::config::RunSettings;
+
+/// Where a command finds what is its own.
+#[derive(Debug)]
+pub struct Places<'a> {
+    /// The tmp tree.
+    pub tmp: &'a Path,
+    /// The home tree.
+    pub home: &'a Path,
+    /// The workspace tree.
+    pub workspace: &'a Path,
+}
+
+/// The whole environment but for secrets. Later sources win: ours of the place, the operator's, the Run's; what says
+/// where things are is set last, for a Run that moved it would only deceive itself.
+#[must_use]
+pub fn environment(
+    attempt: &AttemptKey,
+    places: &Places<'_>,
+    settings: &RunSettings,
+    network: &Network,
+    of_the_daemon: &BTreeMap<String, String>,
+    of_the_run: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+    let image = |name: &str, otherwise: &str| {
+        of_the_daemon.get(name).cloned().unwrap_or_else(|| otherwise.to_owned())
+    };
+    let mut env = BTreeMap::from([
+        ("PATH".to_owned(), image("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
+        ("LANG".to_owned(), image("LANG", "C.UTF-8")),
+        // A random uid has no passwd entry; programs that ask for a name get one here.
+        ("USER".to_owned(), "worker".to_owned()),
+        ("LOGNAME".to_owned(), "worker".to_owned()),
+    ]);
+    if network.mode == NetworkMode::Ports && network.dns.unwrap_or_default() == Dns::Tcp {
+        // UDP is closed: the resolver asks over TCP.
+        env.insert("RES_OPTIONS".to_owned(), "use-vc".to_owned());
+    }
+    for name in &settings.pass_env {
+        if let Some(value) = of_the_daemon.get(name) {
+            env.insert(name.clone(), value.clone());
+        }
+    }
+    env.extend(settings.env.clone());
+    env.extend(of_the_run.iter().map(|(name, value)| (name.clone(), value.clone())));
+    env.extend([
+        ("HOME".to_owned(), text(places.home.join(layout::HOME))),
+        ("TMPDIR".to_owned(), text(places.tmp.join(layout::TMP))),
+        (names::WORKSPACE.to_owned(), text(places.workspace.join(layout::WORKSPACE))),
+        (names::ARTIFACTS_DIR.to_owned(), text(places.workspace.join(layout::ARTIFACTS))),
+        (names::OUTPUTS.to_owned(), text(places.home.join(layout::OUTPUTS_DIR).join(layout::OUTPUTS_FILE))),
+        (names::NAMESPACE.to_owned(), attempt.namespace.to_string()),
+        (names::RUN.to_owned(), attempt.name.to_string()),
+        (names::RUN_UID.to_owned(), attempt.uid.to_string()),
+        (names::ATTEMPT.to_owned(), attempt.attempt.to_string()),
+    ]);
+    env
+}
+
+/// Adds every alias whose name of ours is set.
+pub fn add_aliases<'a>(
+    env: &mut BTreeMap<String, String>,
+    aliases: impl IntoIterator<Item = (&'a String, &'a String)>,
+) {
+    for (alias, ours) in aliases {
+        if let Some(value) = env.get(ours).cloned() {
+            env.insert(alias.clone(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_places_are_ours_and_the_rest_is_the_runs() {
+        let attempt =
+            serde_json::from_str(r#"{"namespace":"default","name":"x","uid":"u","attempt":1,"fence":1}"#)
+                .expect("a key");
+        let places = Places { tmp: Path::new("/t"), home: Path::new("/h"), workspace: Path::new("/w") };
+        let daemon =
+            BTreeMap::from([("PATH".to_owned(), "/bin".to_owned()), ("TOKEN".to_owned(), "x".to_owned())]);
+        let run =
+            BTreeMap::from([("HOME".to_owned(), "/elsewhere".to_owned()), ("A".to_owned(), "b".to_owned())]);
+        let mut env =
+            environment(&attempt, &places, &RunSettings::default(), &Network::default(), &daemon, &run);
+        add_aliases(&mut env, &BTreeMap::from([("ORKA_WORKSPACE".to_owned(), names::WORKSPACE.to_owned())]));
+        assert_eq!(env["HOME"], "/h/h");
+        assert_eq!(env["A"], "b");
+        assert_eq!(env["PATH"], "/bin");
+        assert_eq!(env["ORKA_WORKSPACE"], "/w/w");
+        assert!(!env.contains_key("TOKEN"), "the daemon's own environment is not handed on");
+    }
+}

@@ -1,0 +1,205 @@
+//! The thread that owns the journal's file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use super::format;
+use super::state::{Record, State};
+
+/// Past this many bytes the file is written anew, if what it says has become much shorter.
+const COMPACT_AT: u64 = 8 * 1024 * 1024;
+
+/// Appends that wait for the disk; more wait at the door.
+const QUEUE: usize = 1024;
+
+/// The journal cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// It cannot be opened.
+    #[error("cannot use the journal {path}: {why}")]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// It could not be written. Nothing is promised any more: the daemon must stop taking work.
+    #[error("cannot write the journal: {0}")]
+    Write(String),
+}
+
+/// The way to append.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    queue: mpsc::SyncSender<Append>,
+}
+
+struct Append {
+    records: Vec<Record>,
+    /// `None`: nobody waits, and the next sync will do.
+    done: Option<oneshot::Sender<Result<(), JournalError>>>,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, or makes it, and says what was in it.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or a newer daemon wrote it.
+    pub fn open(dir: &Path) -> Result<(Self, State), JournalError> {
+        let path = dir.join("journal");
+        let failed = |error: io::Error| JournalError::Open { path: path.clone(), why: error.to_string() };
+        let mut state = State::default();
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let (records, _sound) = format::read::<Record>(&bytes)
+                    .map_err(|why| JournalError::Open { path: path.clone(), why })?;
+                records.into_iter().for_each(|record| state.apply(record));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // Written anew at every start: a torn tail goes, and the file does not grow from start to start.
+        let file = rewrite(dir, &state).map_err(failed)?;
+        let (queue, appends) = mpsc::sync_channel(QUEUE);
+        let mut writer = Writer { dir: dir.to_owned(), file, state: state.clone(), broken: None };
+        thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run(&appends))
+            .map_err(failed)?;
+        Ok((Self { queue }, state))
+    }
+
+    /// Appends, and returns when the records are on disk.
+    ///
+    /// # Errors
+    /// They are not.
+    pub async fn append(&self, records: Vec<Record>) -> Result<(), JournalError> {
+        let (done, answer) = oneshot::channel();
+        let gone = || JournalError::Write("the journal's thread has ended".to_owned());
+        // The bound of the queue is far above the number of slots, so that a full one means a stuck disk: then waiting
+        // here, which holds up this worker thread of the runtime, is the back-pressure there is.
+        self.queue.send(Append { records, done: Some(done) }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Appends what may be lost in a crash without harm: it would be learnt again.
+    pub fn note(&self, record: Record) {
+        // A full queue or a broken journal loses the note, and that is what a note allows.
+        let _lost = self.queue.try_send(Append { records: vec![record], done: None });
+    }
+}
+
+struct Writer {
+    dir: PathBuf,
+    file: File,
+    state: State,
+    /// After a failed write the file's end is unknown: nothing more is promised.
+    broken: Option<JournalError>,
+}
+
+impl Writer {
+    fn run(&mut self, appends: &mpsc::Receiver<Append>) {
+        let mut bytes = Vec::new();
+        let mut waiting = Vec::new();
+        while let Ok(first) = appends.recv() {
+            bytes.clear();
+            for append in std::iter::once(first).chain(appends.try_iter().take(QUEUE)) {
+                let encoded = append.records.iter().try_for_each(|record| format::append(&mut bytes, record));
+                if let Err(why) = encoded {
+                    // A record that cannot be encoded is this append's own trouble, not the file's.
+                    if let Some(done) = append.done {
+                        let _gone = done.send(Err(JournalError::Write(why)));
+                    }
+                    continue;
+                }
+                append.records.into_iter().for_each(|record| self.state.apply(record));
+                waiting.extend(append.done);
+            }
+            let result = self.commit(&bytes, !waiting.is_empty());
+            for done in waiting.drain(..) {
+                let _gone = done.send(result.clone());
+            }
+        }
+    }
+
+    fn commit(&mut self, bytes: &[u8], sync: bool) -> Result<(), JournalError> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
+        let written =
+            self.file.write_all(bytes).and_then(|()| if sync { self.file.sync_data() } else { Ok(()) });
+        written.and_then(|()| self.compact()).map_err(|error| {
+            let broken = JournalError::Write(error.to_string());
+            self.broken = Some(broken.clone());
+            broken
+        })
+    }
+
+    fn compact(&mut self) -> io::Result<()> {
+        if self.file.stream_position()? > COMPACT_AT {
+            self.file = rewrite(&self.dir, &self.state)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the whole state as a new file in the place of the old: a crash leaves one or the other.
+fn rewrite(dir: &Path, state: &State) -> io::Result<File> {
+    let mut bytes = format::MAGIC.to_vec();
+    for record in state.records() {
+        format::append(&mut bytes, &record).map_err(io::Error::other)?;
+    }
+    let fresh = dir.join("journal.new");
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).read(true).mode(0o600).open(&fresh)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, dir.join("journal"))?;
+    File::open(dir)?.sync_all()?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtimed_api::ids::{AttemptKey, AttemptNumber, Fence};
+
+    fn key(fence: u64) -> AttemptKey {
+        AttemptKey {
+            namespace: "default".parse().expect("a namespace"),
+            name: "x".parse().expect("a name"),
+            uid: "u".parse().expect("a uid"),
+            attempt: AttemptNumber(1),
+            fence: Fence(fence),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_is_there_after_a_restart_and_what_is_over_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (journal, state) = Journal::open(dir.path()).expect("opens");
+        assert_eq!(state, State::default());
+        for fence in 1..=3 {
+            let accepted = Record::Accepted { attempt: key(fence), tree: "t".to_owned() };
+            journal.append(vec![accepted]).await.expect("appends");
+        }
+        journal
+            .append(vec![Record::Staging { attempt: key(2), files: vec!["token".to_owned()] }])
+            .await
+            .expect("appends");
+        drop(journal);
+        let (_journal, state) = Journal::open(dir.path()).expect("opens again");
+        assert_eq!(state.attempts.len(), 3);
+        assert_eq!(state.attempts[&key(2)].staged, ["token"]);
+        // The rewritten file says the same.
+        let (_journal, again) = Journal::open(dir.path()).expect("opens a third time");
+        assert_eq!(again, state);
+    }
+}

@@ -1,0 +1,66 @@
+//! From the command's two pipes into its log.
+
+use std::io;
+use std::sync::Arc;
+
+use runtimed_api::log::Stream;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::Receiver;
+
+use super::Log;
+use crate::redact::{Masker, Redactor};
+
+/// As much as a pipe holds by default.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// Reads both pipes until their ends, and closes the log.
+pub async fn pump(stdout: Receiver, stderr: Receiver, redactor: Redactor, log: Arc<Log>) {
+    tokio::join!(
+        one(stdout, Stream::Stdout, Masker::new(redactor.clone()), &log),
+        one(stderr, Stream::Stderr, Masker::new(redactor), &log),
+    );
+    log.close();
+}
+
+async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) {
+    // Taken only once there is something to read: many commands never write to one of the two.
+    let mut buffer = Vec::new();
+    let mut shown = Vec::new();
+    loop {
+        if pipe.readable().await.is_err() {
+            break;
+        }
+        buffer.resize(PIPE_BYTES, 0);
+        match pipe.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                shown.clear();
+                masker.push(&buffer[..count], &mut shown);
+                log.write(stream, &shown);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    shown.clear();
+    masker.finish(&mut shown);
+    log.write(stream, &shown);
+}
+
+/// Reads the worker's own diagnostics, bounded, into the daemon's log.
+pub async fn diagnostics(mut pipe: Receiver, attempt: String) {
+    let mut text = Vec::new();
+    // More than this is no diagnosis; the rest is read and dropped so that the worker never blocks.
+    const MOST: usize = 16 * 1024;
+    let mut buffer = vec![0; 4096];
+    while let Ok(count) = pipe.read(&mut buffer).await {
+        if count == 0 {
+            break;
+        }
+        let room = MOST.saturating_sub(text.len()).min(count);
+        text.extend_from_slice(&buffer[..room]);
+    }
+    for line in String::from_utf8_lossy(&text).lines().take(100) {
+        tracing::warn!(attempt, worker = line.escape_debug().to_string(), "the worker said");
+    }
+}

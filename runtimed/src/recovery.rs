@@ -1,0 +1,114 @@
+//! What an earlier daemon left: scrubbed, reported, removed, before the first lease.
+
+use jiff::Timestamp;
+use runtimed_api::ids::AttemptKey;
+use runtimed_api::run::status::{AttemptEnd, AttemptResult, Scrub};
+use runtimed_api::session::{Report, ReportEvent};
+use runtimed_sandbox::staging::Staging;
+use runtimed_sandbox::tree::{Tree, TreeName};
+
+use crate::attempt::scrub_of;
+use crate::daemon::Roots;
+use crate::journal::{Attempt, Journal, JournalError, Record, State};
+use crate::state_dir::StateDir;
+
+/// Deals with every attempt of the journal that is not over, and returns the reports that are to be delivered.
+///
+/// # Errors
+/// The journal failed.
+pub async fn recover(
+    state: &State,
+    journal: &Journal,
+    roots: &Roots,
+    dir: &StateDir,
+) -> Result<Vec<Report>, JournalError> {
+    let mut reports = state.unacknowledged();
+    for (key, open) in &state.attempts {
+        let (scrub, removed) = clear(roots, open);
+        let mut records = Vec::new();
+        if let Some(scrub) = &scrub {
+            records.push(Record::Scrubbed { attempt: key.clone(), scrub: scrub.clone() });
+        }
+        if !open.finished {
+            let report = lost(key, open, scrub);
+            records.push(Record::Report(Box::new(report.clone())));
+            reports.push(report);
+        }
+        if removed {
+            records.push(Record::Released { attempt: key.clone() });
+        }
+        tracing::warn!(attempt = %key, finished = open.finished, removed, "found what an earlier daemon left");
+        journal.append(records).await?;
+        if let Some(tree) = &open.tree {
+            let spool = dir.path().join(format!("attempt-{tree}"));
+            if let Err(error) = std::fs::remove_dir_all(spool)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::error!(%error, "a spool is left behind");
+            }
+        }
+    }
+    Ok(reports)
+}
+
+/// Scrubs and removes the trees of an attempt. Returns what became of the staged files, and whether all trees are gone.
+fn clear(roots: &Roots, open: &Attempt) -> (Option<Scrub>, bool) {
+    let Some(name) = open.tree.as_deref().and_then(|name| name.parse::<TreeName>().ok()) else {
+        return (None, true);
+    };
+    let mut scrub = None;
+    let mut gone = true;
+    for root in roots.all() {
+        match root.reopen(&name) {
+            Ok(Some(tree)) => {
+                if scrub.is_none() {
+                    scrub = scrub_tree(&tree, open);
+                }
+                if let Err(error) = tree.remove() {
+                    tracing::error!(%error, "a tree is left behind");
+                    gone = false;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "a tree cannot be opened");
+                gone = false;
+            }
+        }
+    }
+    (scrub, gone)
+}
+
+fn scrub_tree(tree: &Tree, open: &Attempt) -> Option<Scrub> {
+    match Staging::reopen(tree) {
+        Ok(Some(staging)) => {
+            let mut scrub = scrub_of(staging.scrub());
+            scrub.staged = u32::try_from(open.staged.len()).unwrap_or(u32::MAX);
+            Some(scrub)
+        }
+        Ok(None) => None,
+        Err(error) => Some(Scrub {
+            staged: u32::try_from(open.staged.len()).unwrap_or(u32::MAX),
+            removed: 0,
+            medium: tree.medium().to_string(),
+            verified: false,
+            problems: vec![error.to_string()],
+        }),
+    }
+}
+
+/// The report for an attempt whose daemon died: its Outcome if that was fixed, else that it is lost.
+fn lost(key: &AttemptKey, open: &Attempt, scrub: Option<Scrub>) -> Report {
+    let end = if open.outcome.is_some() { AttemptEnd::Completed } else { AttemptEnd::Lost };
+    let mut result = AttemptResult::bare(end);
+    match open.outcome {
+        Some(_) => result.warnings.push(
+            "the daemon died after the command had ended: what was not uploaded by then is lost".to_owned(),
+        ),
+        None => result.reason = Some("the daemon died while the attempt went on".to_owned()),
+    }
+    result.outcome = open.outcome.clone();
+    result.scrub = scrub.or_else(|| open.scrub.clone());
+    let event = ReportEvent::Finished(Box::new(result));
+    Report { attempt: key.clone(), sequence: open.sequence + 1, at: Timestamp::now(), event }
+}

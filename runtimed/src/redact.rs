@@ -1,0 +1,10 @@
+//! Masking of secrets in what leaves the daemon: logs, outputs, artifacts, messages.
+//!
+//! This guards against accident. A Run that means to give its secret away can encode it in a way that is not looked
+//! for; docs/SECURITY.md says so.
+
+mod needles;
+mod stream;
+
+pub use needles::{Needles, Redactor};
+pub use stream::Masker;

@@ -1,0 +1,292 @@
+//! `runtimed serve`: the wiring, and the end.
+//!
+//! First signal drains, second aborts. Draining leases nothing more; running Runs may go on for the drain's grace and are
+//! then ended as `Drained`; scrub, upload and reports are waited for.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use runtimed_api::ids::{BuildId, DaemonName};
+use runtimed_api::session::SecretText;
+use runtimed_client::Endpoint;
+use runtimed_client::controller::Controller;
+use runtimed_client::listen::{self, Listener, TlsFiles};
+use runtimed_sandbox::process;
+use runtimed_sandbox::tree::Root;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::args::Failure;
+use crate::config::Config;
+use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::state_dir::StateDir;
+use crate::{http, recovery, session, slot, workers};
+
+/// How long after the drain's grace the ends of Runs may take: kill, capture, scrub, upload, report.
+const FINISH: Duration = Duration::from_secs(20);
+
+/// What the command line says beside the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Drain when standard input closes.
+    pub until_stdin_closes: bool,
+    /// Whom to become when started as root.
+    pub user: u32,
+}
+
+/// Runs the daemon until it has drained.
+///
+/// # Errors
+/// The configuration cannot be used, or an essential part failed.
+pub fn serve(config: Config, build: BuildId, options: Options) -> Result<(), Failure> {
+    start_log();
+    // In this order: what only root may open, then the drop, and threads only after that.
+    let worker = workers::find(config.worker.path.as_deref()).map_err(Failure::usage)?;
+    let token = read_token(&config.controller.token_file).map_err(Failure::usage)?;
+    let tls = tls_files(&config);
+    let listener = Listener::bind(config.http.listen, tls.as_ref()).map_err(Failure::usage)?;
+    let twin = other_family(&listener, tls.as_ref()).map_err(Failure::usage)?;
+    if rustix::process::geteuid().is_root() {
+        process::drop_to(options.user, options.user).map_err(Failure::fault)?;
+    }
+    process::harden_self().context("cannot harden the daemon's own process").map_err(Failure::fault)?;
+    process::become_subreaper().context("cannot become a subreaper").map_err(Failure::fault)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime's threads")
+        .map_err(Failure::fault)?;
+    let parts = Parts { config, build, worker, token, listener, twin };
+    let result = runtime.block_on(parts.run(options.until_stdin_closes));
+    // A task that hangs must not hold up the exit of a daemon that has drained.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+struct Parts {
+    config: Config,
+    build: BuildId,
+    worker: runtimed_sandbox::spawn::Executable,
+    token: SecretText,
+    listener: Listener,
+    twin: Option<Listener>,
+}
+
+impl Parts {
+    async fn run(self, until_stdin_closes: bool) -> Result<(), Failure> {
+        let address = self.config.http.address.clone().unwrap_or_else(|| self.listener.url());
+        let (listener, twin) = (self.listener, self.twin);
+        let port = listener.local_addr().port();
+        let daemon = daemon(self.config, self.build, self.worker, self.token, port).await?;
+        tracing::info!(daemon = %daemon.name, runtime = %daemon.config.runtime, address, "ready to lease");
+        let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+        let (current, sessions) = watch::channel(None);
+        let (slots, tails) = (TaskTracker::new(), TaskTracker::new());
+        for _ in 0..daemon.config.slots {
+            slots.spawn(slot::run(Arc::clone(&daemon), sessions.clone(), draining.clone(), tails.clone()));
+        }
+        slots.close();
+        let closed = closing.clone();
+        let router = http::router(Arc::clone(&daemon), closing.clone());
+        let mut essential = tokio::task::JoinSet::new();
+        let kept = Arc::clone(&daemon);
+        essential.spawn(async move { session::keep(&kept, address, &current).await });
+        let sent = Arc::clone(&daemon);
+        let outbox_sessions = sessions.clone();
+        essential.spawn(async move { sent.outbox.run(&sent, outbox_sessions).await });
+        let mut servers = tokio::task::JoinSet::new();
+        for listener in std::iter::once(listener).chain(twin) {
+            servers.spawn(listen::serve(listener, router.clone(), closed.clone().cancelled_owned()));
+        }
+        let drained = drain(&daemon, &draining, &slots, &tails, until_stdin_closes);
+        let result = tokio::select! {
+            drained = drained => drained.map_err(Failure::fault),
+            Some(ended) = essential.join_next() => {
+                Err(Failure::fault(anyhow!("an essential task of the daemon ended: {ended:?}")))
+            }
+            Some(ended) = servers.join_next() => {
+                Err(Failure::fault(anyhow!("the daemon's endpoints ended: {ended:?}")))
+            }
+        };
+        closing.cancel();
+        while servers.join_next().await.is_some() {}
+        result
+    }
+}
+
+/// Waits for the order to end, and carries it out.
+async fn drain(
+    daemon: &Daemon,
+    draining: &CancellationToken,
+    slots: &TaskTracker,
+    tails: &TaskTracker,
+    until_stdin_closes: bool,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let grace = tokio::select! {
+        _ = terminate.recv() => daemon.config.drain.grace.get(),
+        _ = interrupt.recv() => daemon.config.drain.grace.get(),
+        // Whoever started the daemon is gone: nobody waits for its Runs.
+        () = stdin_closed(), if until_stdin_closes => Duration::ZERO,
+    };
+    tracing::info!(?grace, "draining");
+    daemon.readiness.draining.store(true, Ordering::Release);
+    draining.cancel();
+    let finish = async {
+        if tokio::time::timeout(grace, slots.wait()).await.is_err() {
+            daemon.attempts.all().iter().for_each(|live| live.stop(Stop::Drain));
+        }
+        let rest = async {
+            slots.wait().await;
+            daemon.outbox.emptied().await;
+            tails.close();
+            tails.wait().await;
+        };
+        if tokio::time::timeout(FINISH, rest).await.is_err() {
+            tracing::warn!("not everything was delivered: the journal has it for the next start");
+        }
+    };
+    tokio::select! {
+        () = finish => Ok(()),
+        _ = terminate.recv() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
+        _ = interrupt.recv() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
+    }
+}
+
+async fn stdin_closed() {
+    let (closed, told) = tokio::sync::oneshot::channel();
+    // A thread of its own, which the end of the process ends: a blocking read cannot be called off.
+    let reader = std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        // What is written there means nothing; its end does.
+        let _end = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _gone = closed.send(());
+    });
+    if let Err(error) = reader {
+        tracing::error!(%error, "standard input is not watched");
+        std::future::pending::<()>().await;
+    }
+    let _closed = told.await;
+}
+
+async fn daemon(
+    config: Config,
+    build: BuildId,
+    worker: runtimed_sandbox::spawn::Executable,
+    token: SecretText,
+    port: u16,
+) -> Result<Arc<Daemon>, Failure> {
+    let open = |path: &Path| {
+        let hint = "the three roots must be directories that the daemon may write; set them under [roots]";
+        Root::open(path).map_err(|error| Failure::usage(anyhow!("{error}; {hint}")))
+    };
+    let roots = Roots {
+        tmp: open(&config.roots.tmp)?,
+        home: open(&config.roots.home)?,
+        workspace: open(&config.roots.workspace)?,
+    };
+    for root in roots.all() {
+        // Tried now, so that an unwritable root is the operator's error at start and not every Run's.
+        let tried = root.create().and_then(runtimed_sandbox::tree::Tree::remove);
+        tried.map_err(|error| Failure::usage(anyhow!(error).context("a root cannot be used")))?;
+    }
+    let state = StateDir::take(config.state.dir.as_deref(), &roots.workspace).map_err(Failure::usage)?;
+    let (journal, left) = Journal::open(state.path()).map_err(Failure::fault)?;
+    let reports = recovery::recover(&left, &journal, &roots, &state).await.map_err(Failure::fault)?;
+    let endpoint =
+        Endpoint { url: config.controller.url.clone(), ca_file: config.controller.ca_file.clone() };
+    let controller = Controller::new(&endpoint).map_err(Failure::usage)?.with_token(token);
+    let name = match &config.name {
+        Some(name) => name.clone(),
+        None => host_name().map_err(Failure::usage)?,
+    };
+    Ok(Arc::new(Daemon {
+        build,
+        name,
+        environment: environment(),
+        roots,
+        state,
+        journal,
+        outbox: Outbox::with(reports),
+        controller,
+        worker,
+        own_ports: vec![port],
+        attempts: Attempts::default(),
+        metrics: Metrics::default(),
+        readiness: Readiness::default(),
+        config,
+    }))
+}
+
+/// The same port of the other loopback, so that no Run can take it and be mistaken for the daemon.
+fn other_family(listener: &Listener, tls: Option<&TlsFiles>) -> anyhow::Result<Option<Listener>> {
+    let bound = listener.local_addr();
+    if !bound.is_ipv4() {
+        return Ok(None);
+    }
+    let address = if bound.ip().is_loopback() { Ipv6Addr::LOCALHOST } else { Ipv6Addr::UNSPECIFIED };
+    let wanted = SocketAddr::from((address, bound.port()));
+    match Listener::bind(wanted, tls) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error @ listen::ListenError::Occupied(_)) => Err(error.into()),
+        // A pod without IPv6: nobody can take the port there either.
+        Err(error) => {
+            tracing::debug!(%error, "the port is not bound on IPv6");
+            Ok(None)
+        }
+    }
+}
+
+fn tls_files(config: &Config) -> Option<TlsFiles> {
+    let (cert, key) = (config.http.tls_cert.clone()?, config.http.tls_key.clone()?);
+    Some(TlsFiles { cert, key })
+}
+
+/// The token in a file, without the newline that editors add.
+fn read_token(path: &Path) -> anyhow::Result<SecretText> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the controller's token {}", path.display()))?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(anyhow!("the controller's token {} is empty", path.display()));
+    }
+    Ok(SecretText::new(token.to_owned()))
+}
+
+fn host_name() -> anyhow::Result<DaemonName> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    DaemonName::try_from(name).context("the host's name is no daemon's name; set `name` in the configuration")
+}
+
+/// The daemon's environment as far as it is text.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Logs to stderr: as JSON lines for the cluster's log stack, or as text on a terminal.
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if rustix::termios::isatty(rustix::stdio::stderr()) {
+        log.compact().try_init()
+    } else {
+        log.json().flatten_event(true).try_init()
+    };
+    // A test that drives several daemons in one process has started it already.
+    if let Err(error) = started {
+        tracing::debug!(%error, "the log was started before");
+    }
+}

@@ -1,0 +1,84 @@
+//! One slot: asks for a Run, runs it, asks again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use runtimed_api::problem::Code;
+use runtimed_client::ClientError;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::{self, Slot};
+use crate::daemon::Daemon;
+use crate::session::{Current, backoff};
+
+/// How long a request for a Run waits at the controller.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Serves one slot until `draining`. What goes on after a Run has left the slot, uploads and reports, is in `tails`.
+pub async fn run(
+    daemon: Arc<Daemon>,
+    mut sessions: watch::Receiver<Option<Current>>,
+    draining: CancellationToken,
+    tails: TaskTracker,
+) {
+    let mut failures = 0;
+    daemon.metrics.free_slots.inc();
+    loop {
+        let session = tokio::select! {
+            biased;
+            () = draining.cancelled() => break,
+            found = sessions.wait_for(Option::is_some) => match found {
+                Ok(session) => session.clone(),
+                Err(_closed) => break,
+            },
+        };
+        let Some(session) = session else { continue };
+        if daemon.readiness.broken.load(Ordering::Acquire) {
+            // Without a journal nothing may be accepted.
+            break;
+        }
+        let leased = tokio::select! {
+            biased;
+            () = draining.cancelled() => break,
+            leased = daemon.controller.lease(&session.id, WAIT) => leased,
+        };
+        match leased {
+            Ok(None) => failures = 0,
+            Ok(Some(lease)) => {
+                failures = 0;
+                daemon.metrics.free_slots.dec();
+                let slot = attempt::run(Arc::clone(&daemon), lease, &session.runtime, &tails).await;
+                if slot == Slot::Quarantined {
+                    daemon.metrics.quarantined.inc();
+                    if daemon.metrics.quarantined.get() >= i64::from(daemon.config.slots) {
+                        daemon.readiness.quarantined.store(true, Ordering::Release);
+                    }
+                    tracing::error!("a slot is out of use: what it staged could not be removed");
+                    return;
+                }
+                daemon.metrics.free_slots.inc();
+            }
+            Err(error) => {
+                let unknown = matches!(
+                    &error,
+                    ClientError::Problem { problem, .. } if problem.code == Code::SessionUnknown
+                );
+                let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
+                failures += 1;
+                if !unknown {
+                    tracing::warn!(%error, ?pause, "no lease");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    // A new session ends the pause.
+                    _changed = sessions.changed() => {}
+                    () = draining.cancelled() => break,
+                }
+            }
+        }
+    }
+    daemon.metrics.free_slots.dec();
+}
