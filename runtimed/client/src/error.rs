@@ -49,6 +49,15 @@ impl ClientError {
         }
     }
 
+    /// How long the server asks to wait before the next try.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Problem { retry_after, .. } => *retry_after,
+            Self::Unreachable { .. } | Self::Protocol { .. } | Self::Token => None,
+        }
+    }
+
     /// The same request may succeed later, unchanged.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
