@@ -54,14 +54,7 @@ impl Plan {
                 Step::NoNewPrivs => ready.no_new_privs = true,
                 Step::DropCapabilities => ready.drop_capabilities = true,
                 Step::Landlock(domain) => ready.landlock = Some(self.ruleset(domain)?),
-                Step::Seccomp(rules, architecture) => {
-                    ready.filter = syscalls::compile(rules, *architecture).map_err(|error| {
-                        Refusal::new(
-                            "support.system-calls",
-                            format!("the system call filter cannot be built: {error}"),
-                        )
-                    })?;
-                }
+                Step::Seccomp(rules, architecture) => ready.filter = syscalls::compile(rules, *architecture),
             }
         }
         Ok(Prepared { steps: ready, enforcement: self.enforcement.clone() })

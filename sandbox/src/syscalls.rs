@@ -42,8 +42,8 @@ pub(crate) enum Refuse {
 pub(crate) enum Test {
     Is(u8, u32),
     Not(u8, u32),
-    /// All of these bits are set.
-    Has(u8, u32),
+    /// At least one of these bits is set.
+    Any(u8, u32),
 }
 
 const fn always(name: &'static str, x86_64: u32, aarch64: u32, reason: &'static str) -> Rule {

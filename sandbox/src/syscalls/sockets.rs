@@ -1,7 +1,7 @@
 //! Socket kinds. Landlock judges TCP ports and nothing else, so every other way to the network is closed here: by
 //! domain, type and protocol, which are all in registers.
 
-use super::Test::{Has, Is, Not};
+use super::Test::{Any, Is, Not};
 use super::{Rule, Test, when};
 
 const UNIX: u32 = 1;
@@ -116,19 +116,19 @@ pub(super) const INTERNET: &[Rule] = &[
 
 /// `MSG_FASTOPEN` connects while it sends, and no rule for connecting is asked.
 pub(super) const FAST_OPEN: &[Rule] = &[
-    when("sendto", 44, 206, &[&[Has(3, 0x2000_0000)]], "TCP Fast Open connects to a port that is not listed"),
+    when("sendto", 44, 206, &[&[Any(3, 0x2000_0000)]], "TCP Fast Open connects to a port that is not listed"),
     when(
         "sendmsg",
         46,
         211,
-        &[&[Has(2, 0x2000_0000)]],
+        &[&[Any(2, 0x2000_0000)]],
         "TCP Fast Open connects to a port that is not listed",
     ),
     when(
         "sendmmsg",
         307,
         269,
-        &[&[Has(3, 0x2000_0000)]],
+        &[&[Any(3, 0x2000_0000)]],
         "TCP Fast Open connects to a port that is not listed",
     ),
 ];
