@@ -22,6 +22,8 @@ use crate::{
 mod content;
 mod walk;
 
+pub(crate) use content::{read_file, read_symlink};
+
 /// Which of the untracked files go into the patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ignored {

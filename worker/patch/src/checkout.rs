@@ -88,11 +88,8 @@ impl Writer<'_> {
             return Err(git2::Error::from_str("an entry of the tree is not a file's content").into());
         }
         let blob = self.odb.read(entry.id)?;
-        let stat = match entry.mode {
-            Mode::Symlink => write_symlink(directory.as_fd(), name, blob.data()),
-            mode => write_file(directory.as_fd(), name, mode, blob.data()),
-        };
-        stat.map_err(|source| CheckoutError::Io { path: path.clone(), source })
+        write_entry(directory, name, entry.mode, blob.data())
+            .map_err(|source| CheckoutError::Io { path: path.clone(), source })
     }
 
     /// Makes the directories that the last file was not in. All paths with one prefix are neighbours when sorted, so
@@ -112,9 +109,18 @@ impl Writer<'_> {
     }
 }
 
-fn write_symlink(directory: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> io::Result<FileStat> {
-    symlinkat(target, directory, name)?;
-    Ok(FileStat::of(&statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?))
+/// Makes one new file or symlink, and says what it looks like.
+pub(crate) fn write_entry(
+    directory: &OwnedFd,
+    name: &[u8],
+    mode: Mode,
+    content: &[u8],
+) -> io::Result<FileStat> {
+    if mode == Mode::Symlink {
+        symlinkat(content, directory, name)?;
+        return Ok(FileStat::of(&statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?));
+    }
+    write_file(directory.as_fd(), name, mode, content)
 }
 
 fn write_file(directory: BorrowedFd<'_>, name: &[u8], mode: Mode, content: &[u8]) -> io::Result<FileStat> {

@@ -19,6 +19,7 @@ mod repository;
 mod rule;
 mod snapshot;
 mod tree;
+mod update;
 
 pub use capture::{CaptureError, CaptureOptions, Captured, Ignored, SkipReason, Skipped, capture};
 pub use check::{Applied, CheckError, Checked, Enforce, check};
@@ -31,3 +32,4 @@ pub use repository::{RepositoryError, RepositoryOptions, make_repository, withou
 pub use rule::{Refusal, Rule, RuleKind};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use tree::TreeId;
+pub use update::{Recovery, UpdateError, recover, update};

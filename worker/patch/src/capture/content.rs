@@ -11,12 +11,12 @@ use rustix::{
 };
 
 /// The target of a symlink.
-pub(super) fn read_symlink(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn read_symlink(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
     Ok(readlinkat(directory, name, Vec::new())?.into_bytes())
 }
 
 /// A regular file of at most `max` bytes; `None` if it is larger.
-pub(super) fn read_file(directory: BorrowedFd<'_>, name: &[u8], max: u64) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &[u8], max: u64) -> io::Result<Option<Vec<u8>>> {
     // A FIFO in the file's place must not block.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = std::fs::File::from(open_repaired(directory, name, flags, 0o600)?);

@@ -1,0 +1,214 @@
+//! The work tree of an update, by descriptors. No symlink in it is followed.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use git2::{ObjectType, Oid};
+use rustix::{
+    fs::{
+        AtFlags, Dir, FileType, Mode as Permissions, OFlags, ResolveFlags, mkdirat, openat2, renameat,
+        statat, unlinkat,
+    },
+    io::Errno,
+};
+
+use super::{UpdateError, journal::Operation};
+use crate::{
+    git_path::GitPath,
+    tree::{Entry, Mode},
+};
+
+pub(super) struct Place {
+    root: OwnedFd,
+}
+
+/// What is at a path.
+enum Found {
+    Nothing,
+    Directory,
+    Entry(Entry),
+    /// A symlink is a directory of the path, or something that git does not know is at its end.
+    Blocked,
+}
+
+impl Place {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self { root }
+    }
+
+    /// Whether the path is what the operation expects. A new path may be where something `going` still is.
+    pub(super) fn is_as_before(
+        &self,
+        operation: &Operation,
+        going: &BTreeSet<GitPath>,
+    ) -> Result<bool, UpdateError> {
+        let path = &operation.path;
+        match (self.found(path)?, operation.old) {
+            (Found::Entry(entry), Some(old)) => Ok(entry == old),
+            (Found::Nothing, None) => Ok(true),
+            (Found::Directory, None) => self.holds_only(path, going),
+            (Found::Blocked, None) => Ok(parents(path).any(|parent| going.contains(&GitPath::new(parent)))),
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes a file, and the directories that it leaves empty. It may be gone already.
+    pub(super) fn remove(&self, operation: &Operation) -> Result<(), UpdateError> {
+        let path = &operation.path;
+        match self.found(path)? {
+            // Where it was, a new directory may be already.
+            Found::Nothing | Found::Blocked | Found::Directory => {}
+            Found::Entry(entry) if Some(entry) == operation.old => {
+                let parent = self.open(parent(path)).map_err(|error| failed(path, error))?;
+                unlinkat(&parent, name(path), AtFlags::empty()).map_err(|error| failed(path, error))?;
+            }
+            _ => return Err(UpdateError::NotClean { path: path.clone(), started: true }),
+        }
+        for directory in parents(path) {
+            let above = Path::new(OsStr::from_bytes(directory)).parent().unwrap_or(Path::new(""));
+            let removed = self.open(above.as_os_str().as_bytes()).and_then(|above| {
+                let name = directory.rsplit(|byte| *byte == b'/').next().unwrap_or(directory);
+                unlinkat(&above, name, AtFlags::REMOVEDIR)
+            });
+            match removed {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::LOOP) => break,
+                Err(error) => return Err(failed(path, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames the staged file into its place. It may be there already.
+    pub(super) fn put(
+        &self,
+        operation: &Operation,
+        staged: &OwnedFd,
+        number: &[u8],
+    ) -> Result<(), UpdateError> {
+        let path = &operation.path;
+        if matches!(statat(staged, number, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)) {
+            return Ok(());
+        }
+        let clean = match (self.found(path)?, operation.old) {
+            (Found::Entry(entry), Some(old)) => entry == old,
+            (Found::Nothing, _) => true,
+            _ => false,
+        };
+        if !clean {
+            return Err(UpdateError::NotClean { path: path.clone(), started: true });
+        }
+        let parent = self.make(parent(path)).map_err(|error| failed(path, error))?;
+        renameat(staged, number, parent, name(path)).map_err(|error| failed(path, error))
+    }
+
+    fn found(&self, path: &GitPath) -> Result<Found, UpdateError> {
+        let parent = match self.open(parent(path)) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(Found::Blocked),
+            Err(error) => return Err(failed(path, error)),
+        };
+        let stat = match statat(&parent, name(path), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            Err(error) => return Err(failed(path, error)),
+        };
+        let io_failed = |source| UpdateError::Io { path: path.clone(), source };
+        let (mode, content) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => return Ok(Found::Directory),
+            FileType::Symlink => (
+                Mode::Symlink,
+                Some(crate::capture::read_symlink(parent.as_fd(), name(path)).map_err(io_failed)?),
+            ),
+            FileType::RegularFile => {
+                let mode = if stat.st_mode & 0o100 != 0 { Mode::Executable } else { Mode::File };
+                let size = u64::try_from(stat.st_size).unwrap_or_default();
+                (mode, crate::capture::read_file(parent.as_fd(), name(path), size).map_err(io_failed)?)
+            }
+            _ => return Ok(Found::Blocked),
+        };
+        let Some(content) = content else { return Ok(Found::Blocked) };
+        Ok(Found::Entry(Entry { mode, id: Oid::hash_object(ObjectType::Blob, &content)? }))
+    }
+
+    /// Whether a directory holds nothing but what is going, so that it will be gone as well.
+    fn holds_only(&self, path: &GitPath, going: &BTreeSet<GitPath>) -> Result<bool, UpdateError> {
+        let mut pending = vec![path.as_bytes().to_vec()];
+        while let Some(directory) = pending.pop() {
+            let prefix = GitPath::new(&[&directory[..], b"/"].concat());
+            let next = going.range(&prefix..).next();
+            if !next.is_some_and(|next| next.as_bytes().starts_with(prefix.as_bytes())) {
+                // It was empty before: a directory that nobody would remove.
+                return Ok(false);
+            }
+            let open = self.open(&directory).map_err(|error| failed(path, error))?;
+            let mut entries = Dir::read_from(&open).map_err(|error| failed(path, error))?;
+            while let Some(entry) = entries.read() {
+                let entry = entry.map_err(|error| failed(path, error))?;
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." {
+                    continue;
+                }
+                let below = [&directory[..], b"/", name].concat();
+                let stat =
+                    statat(&open, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(path, error))?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    pending.push(below);
+                } else if !going.contains(&GitPath::new(&below)) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn open(&self, directory: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.root, directory, flags, Permissions::empty(), resolve)
+    }
+
+    /// Opens a directory, and makes it and those above it where they do not exist.
+    fn make(&self, directory: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let slashes = directory.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let ends = slashes.chain((!directory.is_empty()).then_some(directory.len()));
+        let mut open = self.open(b"")?;
+        for end in ends {
+            let name = directory[..end].rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            match mkdirat(&open, name, Permissions::from_raw_mode(0o777)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+            open = self.open(&directory[..end])?;
+        }
+        Ok(open)
+    }
+}
+
+fn name(path: &GitPath) -> &[u8] {
+    path.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+fn parent(path: &GitPath) -> &[u8] {
+    parents(path).next().unwrap_or_default()
+}
+
+/// The directories of a path, the nearest first.
+fn parents(path: &GitPath) -> impl Iterator<Item = &[u8]> {
+    let bytes = path.as_bytes();
+    bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &bytes[..at])
+}
+
+fn failed(path: &GitPath, error: Errno) -> UpdateError {
+    UpdateError::Io { path: path.clone(), source: io::Error::from(error) }
+}
