@@ -1,1 +1,7 @@
-//! tests
+//! What the end-to-end tests and the benchmarks share: the real binaries of this very build, started as a person would
+//! start them, in a directory that is gone afterwards.
+
+pub mod binaries;
+pub mod cluster;
+pub mod process;
+pub mod runs;

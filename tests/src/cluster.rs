@@ -1,0 +1,325 @@
+//! A controller and some daemons on loopback.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use runtimed_api::digest::Digest;
+use runtimed_api::ids::{Namespace, RunName};
+use runtimed_api::run::Run;
+use runtimed_api::run::status::{AttemptResult, Phase};
+use runtimed_api::session::{SecretText, SecretValue, Submission};
+use runtimed_client::Endpoint;
+use runtimed_client::controller::{Controller, LogQuery};
+use tempfile::TempDir;
+
+use crate::binaries;
+use crate::process::{Server, command};
+
+/// The uid under which servers live that were started as root.
+pub const UNPRIVILEGED: u32 = 65532;
+
+/// How the cluster of a test is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Daemons.
+    pub daemons: usize,
+    /// Runs at once on each.
+    pub slots: u32,
+    /// Lines of each daemon's `runtime.toml`.
+    pub runtime_toml: String,
+    /// The lease period.
+    pub lease: &'static str,
+    /// Where the trees are; a directory on disk without it.
+    pub trees: Option<PathBuf>,
+    /// Where daemons and controller keep their state; a directory on disk without it.
+    pub state: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { daemons: 1, slots: 2, runtime_toml: String::new(), lease: "15s", trees: None, state: None }
+    }
+}
+
+/// A controller and some daemons, in directories that are gone afterwards.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped in this order: the servers before what they live in.
+    daemons: Vec<Option<Server>>,
+    controller: Option<Server>,
+    /// The client of a person who may do everything.
+    pub client: Controller,
+    /// The controller's URL.
+    pub url: String,
+    /// The person's token, in a file.
+    pub token_file: PathBuf,
+    options: Options,
+    trees: TempDir,
+    state: TempDir,
+}
+
+impl Cluster {
+    /// Starts it, and returns when every daemon is connected.
+    ///
+    /// # Panics
+    /// Something does not start.
+    pub async fn start(options: Options) -> Self {
+        let trees = directory(options.trees.as_deref());
+        let state = directory(options.state.as_deref());
+        let base = state.path().to_owned();
+        fs::create_dir(base.join("runtimes")).expect("made");
+        let runtime = "apiVersion: runtimed.dev/v1alpha1\nkind: Runtime\nmetadata: { name: test }\nspec:\n  namespaces: [\"*\"]\n  ceiling: { network: Full, watch: true, localPaths: [\"/\"] }\n  patches: { require: Digest }\n";
+        fs::write(base.join("runtimes/test.yaml"), runtime).expect("written");
+        let (person, daemon) = ("person-token-of-a-test", "daemon-token-of-a-test");
+        let tokens = format!(
+            "[[people]]\nhash = \"{}\"\nsubject = \"tester\"\nnamespaces = [\"*\"]\nrole = \"admin\"\n\n[[daemons]]\nhash = \"{}\"\nruntime = \"test\"\n",
+            Digest::of(person.as_bytes()),
+            Digest::of(daemon.as_bytes())
+        );
+        fs::write(base.join("tokens.toml"), tokens).expect("written");
+        fs::write(base.join("person.token"), person).expect("written");
+        fs::write(base.join("daemon.token"), daemon).expect("written");
+        own(&base.join("controller"));
+        let (controller, url) = start_controller(&base, &options, "127.0.0.1:0");
+        let endpoint = Endpoint::new(&url);
+        let client =
+            Controller::new(&endpoint).expect("a client").with_token(SecretText::new(person.to_owned()));
+        let token_file = base.join("person.token");
+        let mut cluster = Self {
+            daemons: Vec::new(),
+            controller: Some(controller),
+            client,
+            url,
+            token_file,
+            options,
+            trees,
+            state,
+        };
+        for index in 0..cluster.options.daemons {
+            cluster.configure_daemon(index);
+            let server = cluster.start_daemon(index);
+            cluster.daemons.push(Some(server));
+        }
+        cluster
+    }
+
+    fn configure_daemon(&self, index: usize) {
+        let trees = self.trees.path().join(index.to_string());
+        for root in ["tmp", "home", "workspace"] {
+            let path = trees.join(root);
+            fs::create_dir_all(&path).expect("made");
+            // As a kubelet makes an EmptyDir: anyone may write, and directories inherit the group.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o2777)).expect("set");
+        }
+        own(&self.state_dir(index));
+        let config = format!(
+            "runtime = \"test\"\nname = \"daemon-{index}\"\nslots = {}\n{}\n[roots]\ntmp = \"{trees}/tmp\"\nhome = \"{trees}/home\"\nworkspace = \"{trees}/workspace\"\n[state]\ndir = \"{}\"\n[controller]\nurl = \"{}\"\ntoken_file = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[worker]\npath = \"{}\"\n[ceiling]\nnetwork = \"Full\"\nwatch = true\nlocalPaths = [\"/\"]\n[patches]\nrequire = \"Digest\"\n",
+            self.options.slots,
+            self.options.runtime_toml,
+            self.state_dir(index).display(),
+            self.url,
+            self.state.path().join("daemon.token").display(),
+            binaries::path("runtimed-worker").display(),
+            trees = trees.display(),
+        );
+        fs::write(self.state.path().join(format!("runtime-{index}.toml")), config).expect("written");
+    }
+
+    fn state_dir(&self, index: usize) -> PathBuf {
+        self.state.path().join(format!("daemon-{index}"))
+    }
+
+    fn start_daemon(&self, index: usize) -> Server {
+        let config = self.state.path().join(format!("runtime-{index}.toml"));
+        let mut start = command(binaries::path("runtimed"));
+        start.args(["serve", "--until-stdin-closes", "--config"]).arg(config);
+        Server::start(&format!("daemon {index}"), &mut start)
+    }
+
+    /// One of the daemons.
+    ///
+    /// # Panics
+    /// It is not running.
+    pub fn daemon(&mut self, index: usize) -> &mut Server {
+        self.daemons[index].as_mut().expect("the daemon runs")
+    }
+
+    /// Starts a daemon again, after it has ended.
+    pub fn restart_daemon(&mut self, index: usize) {
+        drop(self.daemons[index].take());
+        let server = self.start_daemon(index);
+        self.daemons[index] = Some(server);
+    }
+
+    /// Kills the controller and starts it again on the same address and directory.
+    pub fn restart_controller(&mut self) {
+        drop(self.controller.take());
+        let address = self.url.trim_start_matches("http://").to_owned();
+        let (controller, _url) = start_controller(self.state.path(), &self.options, &address);
+        self.controller = Some(controller);
+    }
+
+    /// Submits a Run with secrets.
+    ///
+    /// # Panics
+    /// It is not taken.
+    pub async fn submit(&self, run: Run, secrets: &[(&str, &str)]) -> RunName {
+        let value = |text: &str| SecretValue::new(text.as_bytes().to_vec());
+        let secrets =
+            secrets.iter().map(|(name, text)| (name.parse().expect("a name"), value(text))).collect();
+        let submission = Submission { run, secrets };
+        let taken = self.client.submit(&namespace(), &submission).await.expect("the Run is taken");
+        taken.metadata.name.expect("a stored Run has a name")
+    }
+
+    /// Waits for the end of a Run.
+    ///
+    /// # Panics
+    /// It does not come within a minute.
+    pub async fn end(&self, name: &RunName) -> Run {
+        self.until(name, |run| phase(run).is_terminal()).await
+    }
+
+    /// Waits until a Run is as wanted.
+    ///
+    /// # Panics
+    /// It does not come to that within a minute.
+    pub async fn until(&self, name: &RunName, wanted: impl Fn(&Run) -> bool) -> Run {
+        let watch = async {
+            let mut events = self.client.events(&namespace(), name).await.expect("events");
+            let mut last = None;
+            while let Some(run) = events.next().await {
+                let run = run.expect("an event");
+                if wanted(&run) {
+                    return run;
+                }
+                last = Some(run);
+            }
+            panic!("the events of {name} ended at {last:?}");
+        };
+        match tokio::time::timeout(Duration::from_secs(60), watch).await {
+            Ok(run) => run,
+            Err(_) => panic!("{name} waits too long: {:?}", self.client.get(&namespace(), name).await),
+        }
+    }
+
+    /// Submits a Run and waits for its end.
+    pub async fn run(&self, run: Run) -> Run {
+        let name = self.submit(run, &[]).await;
+        self.end(&name).await
+    }
+
+    /// The log of a Run that is over, both streams as they came.
+    ///
+    /// # Panics
+    /// It cannot be read.
+    pub async fn log(&self, name: &RunName) -> String {
+        let events = self.client.logs(&namespace(), name, &LogQuery::default()).await.expect("a log");
+        let events: Vec<_> = events.try_collect().await.expect("events");
+        let bytes: Vec<u8> = events.iter().flat_map(runtimed_api::log::LogEvent::bytes).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What is left in the three roots of every daemon.
+    #[must_use]
+    pub fn left_in_roots(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for index in 0..self.options.daemons {
+            for root in ["tmp", "home", "workspace"] {
+                let path = self.trees.path().join(index.to_string()).join(root);
+                left.extend(fs::read_dir(path).expect("a root").flatten().map(|entry| entry.path()));
+            }
+        }
+        left
+    }
+
+    /// The three roots of a daemon.
+    #[must_use]
+    pub fn roots(&self, index: usize) -> PathBuf {
+        self.trees.path().join(index.to_string())
+    }
+
+    /// Drains every daemon, and says what is left in their roots and state.
+    ///
+    /// # Panics
+    /// A daemon does not drain in order.
+    pub fn drain(&mut self) -> Vec<PathBuf> {
+        for server in self.daemons.iter_mut().flatten() {
+            server.signal(rustix::process::Signal::TERM);
+        }
+        for server in self.daemons.iter_mut().flatten() {
+            let status = server.wait(Duration::from_secs(60));
+            assert!(status.success(), "the daemon drained with {status}: {}", server.said());
+        }
+        self.daemons.clear();
+        let mut left = self.left_in_roots();
+        for index in 0..self.options.daemons {
+            let entries = fs::read_dir(self.state_dir(index)).expect("the state");
+            left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        left
+    }
+}
+
+fn start_controller(base: &Path, options: &Options, listen: &str) -> (Server, String) {
+    let mut start = command(binaries::path("runtimed-controller"));
+    start
+        .args(["serve", "--listen", listen, "--lease", options.lease, "--data"])
+        .arg(base.join("controller"));
+    start.arg("--tokens").arg(base.join("tokens.toml")).arg("--runtimes").arg(base.join("runtimes"));
+    let mut controller = Server::start("the controller", &mut start);
+    let line: serde_json::Value = serde_json::from_str(&controller.first_line()).expect("a line of JSON");
+    let url = line["listening"].as_str().expect("the address").to_owned();
+    (controller, url)
+}
+
+/// A directory that others may enter, as the unprivileged uid must.
+fn directory(parent: Option<&Path>) -> TempDir {
+    let made = match parent {
+        Some(parent) => TempDir::with_prefix_in("runtimed-test-", parent),
+        None => TempDir::with_prefix("runtimed-test-"),
+    };
+    let dir = made.expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    dir
+}
+
+/// Makes a directory that belongs to the servers.
+fn own(path: &Path) {
+    fs::create_dir_all(path).expect("made");
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("owned");
+    }
+}
+
+/// The namespace of every test.
+///
+/// # Panics
+/// Never: it is a name.
+#[must_use]
+pub fn namespace() -> Namespace {
+    "default".parse().expect("a namespace")
+}
+
+/// The phase of a Run.
+///
+/// # Panics
+/// It has no status.
+#[must_use]
+pub fn phase(run: &Run) -> Phase {
+    run.status.as_ref().expect("a stored Run has a status").phase
+}
+
+/// The result of a Run's last attempt.
+///
+/// # Panics
+/// It has none.
+#[must_use]
+pub fn result(run: &Run) -> &AttemptResult {
+    let status = run.status.as_ref().expect("a stored Run has a status");
+    let last = status.attempts.last().unwrap_or_else(|| panic!("no attempt: {status:?}"));
+    last.result.as_ref().unwrap_or_else(|| panic!("no result: {status:?}"))
+}

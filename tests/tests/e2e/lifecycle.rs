@@ -1,0 +1,145 @@
+//! How Runs begin and end.
+
+use std::time::Duration;
+
+use runtimed_api::run::outcome::Verdict;
+use runtimed_api::run::status::{AttemptEnd, Phase};
+use runtimed_tests::cluster::{Cluster, Options, namespace, phase, result};
+use runtimed_tests::runs::shell;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_prints_is_in_the_log_and_not_in_the_status() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let run = cluster.run(shell("echo", "echo a-word-in-the-log", "")).await;
+    assert_eq!(phase(&run), Phase::Succeeded);
+    assert_eq!(result(&run).outcome.as_ref().map(|outcome| outcome.verdict), Some(Verdict::Exited(0)));
+    assert_eq!(cluster.log(&"echo".parse().expect("a name")).await, "a-word-in-the-log\n");
+    let status = serde_json::to_string(&run.status).expect("JSON");
+    assert!(!status.contains("a-word-in-the-log"), "{status}");
+    assert_eq!(cluster.drain(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_ends_the_whole_tree_in_time_and_keeps_the_log() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = "echo before; setsid sleep 31.7 & sleep 31.7";
+    let run = cluster.run(shell("slow", line, "limits: { timeout: 1s }")).await;
+    assert_eq!(phase(&run), Phase::TimedOut);
+    let status = run.status.as_ref().expect("a status");
+    assert_eq!(status.attempts.len(), 1);
+    let took = result(&run).steps.iter().find(|time| time.step.as_str() == "run").expect("it ran").micros;
+    assert!((1_000_000..1_500_000).contains(&took), "{took} µs");
+    assert_eq!(cluster.log(&"slow".parse().expect("a name")).await, "before\n");
+    assert_eq!(processes_with("31.7"), 0);
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_is_not_tried_again() {
+    let cluster = Cluster::start(Options::default()).await;
+    let retry = "retry: { maxAttempts: 3, on: [Failed, Lost, Fault] }";
+    let name = cluster.submit(shell("long", "echo ready; sleep 60", retry), &[]).await;
+    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Cancelled);
+    assert_eq!(run.status.expect("a status").attempts.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_run_is_cancelled_at_once_and_says_why_it_waits() {
+    let cluster = Cluster::start(Options { slots: 1, ..Options::default() }).await;
+    let first = cluster.submit(shell("first", "sleep 60", ""), &[]).await;
+    cluster.until(&first, |run| phase(run) == Phase::Running).await;
+    let second = cluster.submit(shell("second", "true", ""), &[]).await;
+    let waiting =
+        cluster.until(&second, |run| run.status.as_ref().is_some_and(|status| status.reason.is_some())).await;
+    assert_eq!(phase(&waiting), Phase::Pending);
+    let reason = waiting.status.and_then(|status| status.reason).unwrap_or_default();
+    assert!(reason.contains("0 free slots"), "{reason}");
+    cluster.client.cancel(&namespace(), &second).await.expect("cancelled");
+    let run = cluster.end(&second).await;
+    assert_eq!(phase(&run), Phase::Cancelled);
+    assert!(run.status.expect("a status").attempts.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_meets_the_end_leaves_one_end_for_ever() {
+    let cluster = Cluster::start(Options { slots: 4, ..Options::default() }).await;
+    for index in 0..20_u32 {
+        let name = cluster.submit(shell(&format!("race-{index}"), "true", ""), &[]).await;
+        // From before the hand-out to after the end, over the course of the loop.
+        tokio::time::sleep(Duration::from_micros(u64::from(index) * 700)).await;
+        // One that is over cannot be cancelled any more, and says so.
+        let _over = cluster.client.cancel(&namespace(), &name).await;
+        let ended = phase(&cluster.end(&name).await);
+        assert!(matches!(ended, Phase::Succeeded | Phase::Cancelled), "{ended}");
+        let _over = cluster.client.cancel(&namespace(), &name).await;
+        let later = cluster.client.get(&namespace(), &name).await.expect("it is kept");
+        assert_eq!(phase(&later), ended);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_tried_again_in_a_fresh_workspace_until_it_passes() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line =
+        "test ! -e mark || exit 9; touch mark; echo attempt $RUNTIMED_ATTEMPT; test $RUNTIMED_ATTEMPT = 3";
+    let retry = "retry: { maxAttempts: 5, backoff: 10ms, on: [Failed] }";
+    let run = cluster.run(shell("again", line, retry)).await;
+    assert_eq!(phase(&run), Phase::Succeeded);
+    let attempts = run.status.expect("a status").attempts;
+    let codes: Vec<_> = attempts
+        .iter()
+        .map(|attempt| attempt.outcome.as_ref().map(|outcome| outcome.verdict).expect("an outcome"))
+        .collect();
+    assert_eq!(codes, [Verdict::Exited(1), Verdict::Exited(1), Verdict::Exited(0)]);
+    assert!(attempts.windows(2).all(|pair| pair[0].fence < pair[1].fence));
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_is_left_running_is_killed_and_reported() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let run = cluster.run(shell("leaky", "setsid sleep 32.3 & exit 0", "")).await;
+    assert_eq!(phase(&run), Phase::Succeeded);
+    let outcome = result(&run).outcome.clone().expect("an outcome");
+    assert!(outcome.leaked >= 1, "{outcome:?}");
+    assert_eq!(processes_with("32.3"), 0);
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_ignores_term_is_killed_after_the_grace() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line =
+        "trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 33.1' &) ; echo ready; sleep 33.1; sleep 33.1";
+    let name = cluster.submit(shell("stubborn", line, "limits: { grace: 300ms }"), &[]).await;
+    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    wait_for(|| processes_with("33.1") >= 2).await;
+    cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Cancelled);
+    assert_eq!(result(&run).end, AttemptEnd::Cancelled);
+    assert!(result(&run).kill_micros.is_some(), "{:?}", result(&run));
+    assert_eq!(processes_with("33.1"), 0);
+    assert!(cluster.drain().is_empty());
+}
+
+/// How many processes have this word among their arguments.
+fn processes_with(word: &str) -> usize {
+    let of = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    let words = std::fs::read_dir("/proc").expect("/proc").flatten().map(of);
+    words.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()
+}
+
+/// Looks until it is so, at most ten seconds.
+async fn wait_for(so: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not come to that in ten seconds");
+}

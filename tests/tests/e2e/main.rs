@@ -1,0 +1,8 @@
+//! Whole Runs through the real binaries: each test is one behaviour that users rely on.
+
+mod command_line;
+mod lifecycle;
+mod many;
+mod results;
+mod secrets;
+mod servers;

@@ -1,0 +1,105 @@
+//! Staged secrets, from their source to their scrub.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use runtimed_api::problem::Code;
+use runtimed_api::rule::Rule;
+use runtimed_api::run::status::Phase;
+use runtimed_tests::cluster::{Cluster, Options, phase, result};
+use runtimed_tests::runs::shell;
+use tempfile::TempDir;
+
+/// A source as a kubelet mounts it: a chain of symlinks.
+fn source(text: &str) -> (TempDir, Options) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(dir.path(), open).expect("set");
+    fs::create_dir(dir.path().join("..2026_01")).expect("made");
+    fs::write(dir.path().join("..2026_01/token"), text).expect("written");
+    symlink("..2026_01", dir.path().join("..data")).expect("linked");
+    symlink("..data/token", dir.path().join("token")).expect("linked");
+    let secret = |name: &str| {
+        let path = dir.path().join("token");
+        format!("[secrets.{name}]\nsource = \"file:{}\"\nnamespaces = [\"default\"]\n", path.display())
+    };
+    let others = "[secrets.other]\nsource = \"file:/nowhere/at/all\"\nnamespaces = [\"team-b\"]\n";
+    let runtime_toml = secret("transaction") + &secret("context-subject") + others;
+    (dir, Options { runtime_toml, ..Options::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_token_names_point_to_one_file_which_is_masked_and_then_gone() {
+    let (_source, options) = source("a-transaction-token\n");
+    let mut cluster = Cluster::start(options).await;
+    let line = "test $RUNTIMED_TRANSACTION_TOKEN_FILE = $RUNTIMED_CONTEXT_TOKEN_SUBJECT_TOKEN_FILE || exit 4; stat -c %a $RUNTIMED_TRANSACTION_TOKEN_FILE; cat $RUNTIMED_TRANSACTION_TOKEN_FILE; echo; wc -c < $RUNTIMED_TRANSACTION_TOKEN_FILE; cp $RUNTIMED_TRANSACTION_TOKEN_FILE $RUNTIMED_ARTIFACTS_DIR/copy; echo leak=$(cat $RUNTIMED_TRANSACTION_TOKEN_FILE) >> $RUNTIMED_OUTPUTS; chmod 000 $(dirname $RUNTIMED_TRANSACTION_TOKEN_FILE)";
+    let run =
+        cluster.run(shell("both", line, "secrets: [{ name: transaction }, { name: context-subject }]")).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    let log = cluster.log(&"both".parse().expect("a name")).await;
+    assert_eq!(log, "600\n***transaction***\n19\n");
+    let result = result(&run);
+    assert_eq!(result.outputs["leak"], "***transaction***");
+    let scrub = result.scrub.clone().expect("a scrub");
+    assert!(scrub.verified && scrub.staged == 1, "{scrub:?}");
+    assert!(
+        result.artifacts.as_ref().is_some_and(|artifacts| artifacts.count == 1),
+        "{:?}",
+        result.artifacts
+    );
+    let status = serde_json::to_string(&run).expect("JSON");
+    assert!(!status.contains("a-transaction-token"), "{status}");
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_token_ends_the_run_before_anything_starts() {
+    for (text, word) in [("", "empty"), ("\n", "empty"), ("          ", "blank"), ("short", "shorter")] {
+        let (_source, options) = source(text);
+        let mut cluster = Cluster::start(options).await;
+        let run = cluster.run(shell("bad", "echo started", "secrets: [{ name: transaction }]")).await;
+        assert_eq!(phase(&run), Phase::Fault, "{text:?}");
+        let fault = result(&run).fault.clone().expect("a fault");
+        assert_eq!(fault.code, Code::SecretInvalid);
+        assert!(fault.message.contains("secret transaction") && fault.message.contains(word), "{fault}");
+        assert!(!result(&run).steps.iter().any(|time| time.step.as_str() == "run"));
+        assert!(cluster.drain().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_another_namespace_or_of_nobody_is_refused() {
+    let (_source, options) = source("a-transaction-token\n");
+    let cluster = Cluster::start(options).await;
+    for (name, rule) in [("other", Rule::SECRET_NAMESPACE), ("nobody", Rule::SECRET_UNKNOWN)] {
+        let run = cluster.run(shell(name, "true", &format!("secrets: [{{ name: {name} }}]"))).await;
+        assert_eq!(phase(&run), Phase::Refused);
+        assert_eq!(result(&run).refusals[0].rule, rule);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitted_secret_reaches_the_command_and_nothing_else() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = "printf %s \"$API_KEY\" | md5sum | cut -c1-6; cat $RUNTIMED_SECRET_LLM_FILE";
+    let run = shell("own", line, "secrets: [{ name: llm, env: API_KEY }]");
+    let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert_eq!(cluster.log(&name).await, "5032d4\n***llm***");
+    let deliveries = &result(&run).env_deliveries;
+    assert_eq!(deliveries.values().collect::<Vec<_>>(), ["API_KEY"]);
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_that_holds_a_secret_is_withheld() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let run = shell("carry", "cat $RUNTIMED_SECRET_LLM_FILE > in-the-tree", "secrets: [{ name: llm }]");
+    let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
+    let run = cluster.end(&name).await;
+    let patch = result(&run).patch.clone().expect("a patch");
+    assert_eq!(patch.digest, None);
+    assert_eq!(patch.withheld.map(|refusal| refusal.rule), Some(Rule::PATCH_CONTAINS_SECRET));
+    assert!(cluster.drain().is_empty());
+}

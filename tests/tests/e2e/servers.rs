@@ -1,0 +1,124 @@
+//! The servers themselves: their endpoints, their ends, and bad input.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use runtimed_api::run::status::Phase;
+use runtimed_tests::binaries;
+use runtimed_tests::cluster::{Cluster, Options, phase, result};
+use runtimed_tests::process::command;
+use runtimed_tests::runs::shell;
+use rustix::process::Signal;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_a_daemon_that_has_a_run_in_flight() {
+    let mut cluster = Cluster::start(Options {
+        runtime_toml: "[drain]\ngrace = \"300ms\"\n".to_owned(),
+        ..Options::default()
+    })
+    .await;
+    let name = cluster.submit(shell("in-flight", "echo up; sleep 60", ""), &[]).await;
+    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    assert!(cluster.drain().is_empty());
+    let run = cluster.client.get(&runtimed_tests::cluster::namespace(), &name).await.expect("it is kept");
+    // Not counted as an attempt: without a retry of its own it waits for another daemon.
+    assert!(
+        run.status.as_ref().is_some_and(|status| status.attempts.first().is_some_and(|first| {
+            first
+                .result
+                .as_ref()
+                .is_some_and(|result| result.end == runtimed_api::run::status::AttemptEnd::Drained)
+        })),
+        "{:?}",
+        run.status
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_killed_leaves_nothing_running_and_reports_the_run_lost() {
+    let mut cluster = Cluster::start(Options { lease: "2s", ..Options::default() }).await;
+    let run = shell("doomed", "echo up; sleep 34.9", "secrets: [{ name: llm }]");
+    let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
+    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    cluster.daemon(0).signal(Signal::KILL);
+    cluster.daemon(0).wait(Duration::from_secs(5));
+    cluster.restart_daemon(0);
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Lost, "{:?}", run.status);
+    assert!(result(&run).reason.is_some());
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outcome_of_a_run_arrives_after_the_controller_is_back() {
+    let mut cluster = Cluster::start(Options { lease: "10s", ..Options::default() }).await;
+    let name = cluster.submit(shell("patient", "sleep 0.5; exit 5", ""), &[]).await;
+    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    cluster.restart_controller();
+    let run = cluster.end(&name).await;
+    let status = run.status.as_ref().expect("a status");
+    assert_eq!(runtimed_api::exit::of(status), Some(5), "{status:?}");
+    assert_eq!(status.attempts.len(), 1);
+    assert!(cluster.drain().is_empty());
+}
+
+/// Each kind of bad input to a server: one sentence, a documented exit code, no backtrace.
+#[test]
+fn a_server_that_is_told_nonsense_says_so_in_one_sentence() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.to_string_lossy().into_owned()
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let occupied = taken.local_addr().expect("its address").to_string();
+    let token = write("token", "a-token");
+    let worker = binaries::path("runtimed-worker").display().to_string();
+    let config = |name: &str, extra: &str, listen: &str, root: &str| {
+        write(
+            name,
+            &format!(
+                "runtime = \"test\"\n{extra}\n[roots]\ntmp = \"{root}\"\nhome = \"{root}\"\nworkspace = \"{root}\"\n[controller]\nurl = \"http://127.0.0.1:9\"\ntoken_file = \"{token}\"\n[http]\nlisten = \"{listen}\"\n[worker]\npath = \"{worker}\"\n"
+            ),
+        )
+    };
+    let daemon =
+        |config: String| vec!["runtimed".to_owned(), "serve".to_owned(), "--config".to_owned(), config];
+    let any = "127.0.0.1:0";
+    let here = dir.path().to_string_lossy().into_owned();
+    let data = dir.path().join("data").display().to_string();
+    let tokens = write("tokens.toml", "");
+    let runtimes = dir.path().join("runtimes");
+    fs::create_dir(&runtimes).expect("made");
+    let runtimes = runtimes.display().to_string();
+    let controller = |arguments: &[&str]| {
+        let fixed =
+            ["runtimed-controller", "serve", "--data", &data, "--tokens", &tokens, "--runtimes", &runtimes];
+        fixed.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect::<Vec<_>>()
+    };
+    let cases = [
+        (daemon("/nowhere/runtime.toml".to_owned()), "/nowhere/runtime.toml"),
+        (daemon(config("unknown.toml", "slotz = 2", any, &here)), "did you mean `slots`?"),
+        (daemon(config("type.toml", "slots = \"two\"", any, &here)), "slots"),
+        (daemon(config("occupied.toml", "", &occupied, &here)), "in use"),
+        (daemon(config("plain.toml", "", "0.0.0.0:0", &here)), "loopback"),
+        (daemon(config("root.toml", "", any, "/proc")), "/proc"),
+        (daemon(config("missing.toml", "", any, "/nowhere")), "/nowhere"),
+        (vec!["runtimed".to_owned(), "frobnicate".to_owned()], "frobnicate"),
+        (controller(&["--listen", &occupied]), "in use"),
+        (controller(&["--listen", "0.0.0.0:0"]), "loopback"),
+        (controller(&["--listen", any, "--data", "/proc/nowhere"]), "/proc/nowhere"),
+        (controller(&["--listen", any, "--tokens", "/nowhere/tokens"]), "/nowhere/tokens"),
+    ];
+    for (words, expected) in cases {
+        let (program, arguments) = words.split_first().expect("a program");
+        let output = command(binaries::path(program)).args(arguments).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(120), "{words:?}: {said}");
+        assert!(said.contains(expected), "{words:?}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("backtrace"), "{words:?}: {said}");
+    }
+}
