@@ -79,7 +79,7 @@ pub struct Lease {
 }
 
 /// A prior patch, resolved to bytes.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LeasedPatch {
     /// The blob that holds it.

@@ -1,0 +1,90 @@
+//! The boundary of the network: each handler checks who asks and what, translates, forwards, and nothing else.
+
+mod answer;
+mod artifacts;
+mod blobs;
+mod body;
+mod events;
+mod health;
+mod logs;
+mod patches;
+mod read;
+mod runs;
+mod sessions;
+mod submit;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post, put};
+use runtimed_client::daemon::Daemon;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{AttemptTokens, Authority};
+use crate::blobs::BlobStore;
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::runtimes::Runtimes;
+use crate::store::Store;
+
+/// What the handlers forward to.
+#[derive(Debug)]
+pub struct App {
+    /// Changes.
+    pub engine: Engine,
+    /// Reads.
+    pub store: Arc<dyn Store>,
+    /// Results.
+    pub blobs: BlobStore,
+    /// People and daemons.
+    pub authority: Authority,
+    /// Attempts.
+    pub tokens: AttemptTokens,
+    /// The Runtimes.
+    pub runtimes: Runtimes,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// How long a lease holds without a renewal.
+    pub lease: Duration,
+    /// The authorities that daemons' certificates are of; the system's without it.
+    pub daemon_ca: Option<PathBuf>,
+    /// Cancelled when the controller stops: what has no end of its own ends then.
+    pub stopping: CancellationToken,
+    /// Connections to daemons, by address.
+    pub daemons: Mutex<HashMap<String, Daemon>>,
+}
+
+type Shared = axum::extract::State<Arc<App>>;
+
+/// Every route.
+pub fn router(app: App) -> Router {
+    let run = "/v1/namespaces/{namespace}/runs/{name}";
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/runtimes", get(runs::runtimes))
+        .route("/v1/namespaces/{namespace}/runs", post(submit::submit).get(runs::list))
+        .route(run, get(runs::get).delete(runs::delete))
+        .route(&format!("{run}/cancel"), post(runs::cancel))
+        .route(&format!("{run}/events"), get(events::events))
+        .route(&format!("{run}/logs"), get(logs::logs))
+        .route(&format!("{run}/artifacts"), get(artifacts::manifest))
+        .route(&format!("{run}/artifacts/{{*path}}"), get(artifacts::artifact))
+        .route(&format!("{run}/patch"), get(patches::of_run))
+        .route("/v1/namespaces/{namespace}/patches/{digest}", put(patches::upload).get(patches::get))
+        .route("/v1/blobs/{digest}", put(blobs::put).get(blobs::get))
+        .route("/v1/sessions", post(sessions::open))
+        .route("/v1/sessions/{id}/lease", post(sessions::lease))
+        .route("/v1/sessions/{id}/renew", post(sessions::renew))
+        .route("/v1/sessions/{id}/reports", post(sessions::reports))
+        .fallback(answer::no_such_route)
+        .method_not_allowed_fallback(answer::no_such_method)
+        // Each handler that takes a body bounds it by what the body is.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Arc::new(app))
+}

@@ -1,0 +1,86 @@
+//! Every error is a [`Problem`] as JSON, with the status of its code.
+
+use axum::Json;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use runtimed_api::ids::InvalidId;
+use runtimed_api::problem::{Code, Problem};
+
+use crate::blobs::BlobError;
+use crate::store::StoreError;
+
+/// A problem as an answer.
+#[derive(Debug)]
+pub(super) struct Failure(pub(super) Problem);
+
+pub(super) type Answer<T> = Result<T, Failure>;
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let code = self.0.code;
+        let status = StatusCode::from_u16(code.row().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
+        if code == Code::Unauthenticated {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if matches!(code, Code::RateLimited | Code::Unavailable) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl From<InvalidId> for Failure {
+    fn from(error: InvalidId) -> Self {
+        Self(Problem::new(Code::InvalidRequest, error.to_string()))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        let problem = Problem::new(Code::Internal, "the controller's store failed");
+        Self(problem.hint("try again; the controller's log says why"))
+    }
+}
+
+impl From<BlobError> for Failure {
+    fn from(error: BlobError) -> Self {
+        let message = error.to_string();
+        Self(match error {
+            BlobError::Missing => Problem::new(Code::NotFound, message),
+            BlobError::TooLarge(_) => Problem::new(Code::TooLarge, message),
+            BlobError::Digest(_) | BlobError::Broken(_) => Problem::new(Code::InvalidRequest, message),
+            BlobError::Store(error) => {
+                tracing::error!(%error, "the store of results failed");
+                Problem::new(Code::StorageFailed, "the controller's store of results failed")
+            }
+        })
+    }
+}
+
+pub(super) fn not_found(what: impl Into<String>) -> Failure {
+    Failure(Problem::new(Code::NotFound, what))
+}
+
+pub(super) fn invalid(what: impl Into<String>) -> Failure {
+    Failure(Problem::new(Code::InvalidRequest, what))
+}
+
+pub(super) async fn no_such_route(method: Method, uri: Uri) -> Failure {
+    let path: String = uri.path().chars().take(200).collect();
+    not_found(format!("there is no {method} {path}"))
+}
+
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> Response {
+    let path: String = uri.path().chars().take(200).collect();
+    let problem = Problem::new(Code::InvalidRequest, format!("{path} does not take {method}"));
+    (StatusCode::METHOD_NOT_ALLOWED, Json(problem)).into_response()
+}

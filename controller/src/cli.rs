@@ -1,0 +1,98 @@
+//! The command line, and the exit code.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use runtimed_api::duration::Span;
+use runtimed_api::exit::Exit;
+use tracing_subscriber::EnvFilter;
+
+use crate::serve::{self, ServeError};
+use crate::user::{self, User};
+
+/// The runtimed controller: takes Runs, gives them to daemons, keeps what became of them.
+#[derive(Debug, Parser)]
+#[command(name = "runtimed-controller", version = env!("RUNTIMED_BUILD_ID"))]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve people and daemons until a signal. The first drains for at most 10 s, the second aborts.
+    Serve(ServeArgs),
+}
+
+/// Exit codes: 0 after a drain, 120 for a wrong command line or file, 125 for anything else.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The address to listen on; port 0 takes a free one. Plain HTTP is for loopback alone.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// The certificate chain, in PEM; read again when it changes.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key, in PEM.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The authorities of daemons' certificates, in PEM; the system's without it.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_DAEMON_CA", value_name = "FILE")]
+    pub(crate) daemon_ca: Option<PathBuf>,
+    /// The database, the key and the results are kept here; made when it is not there.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_DATA", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// The hashes of people's and daemons' tokens, in TOML; read again when it changes.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_TOKENS", value_name = "FILE")]
+    pub(crate) tokens: PathBuf,
+    /// The Runtimes, a YAML file each.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_RUNTIMES", value_name = "DIR")]
+    pub(crate) runtimes: PathBuf,
+    /// How long a lease holds without a renewal; 100ms to 10m.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_LEASE", value_name = "SPAN", default_value = "15s")]
+    pub(crate) lease: Span,
+    /// Whom to become when started as root: UID or UID:GID; 65532 without it, 0 to stay root.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_USER", value_name = "UID[:GID]")]
+    pub(crate) user: Option<User>,
+}
+
+/// Runs the program with these arguments, the first of which is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let usage = error.use_stderr();
+            // A closed terminal takes neither the help nor a complaint about it.
+            drop(error.print());
+            return if usage { code(Exit::Usage) } else { code(Exit::Ok) };
+        }
+    };
+    let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).finish();
+    // Tests that drive this function share one process, where the first has set it.
+    drop(tracing::subscriber::set_global_default(subscriber));
+    let Command::Serve(args) = cli.command;
+    let outcome = user::settle(args.user, &args.data, &arguments)
+        .map_err(ServeError::Usage)
+        .and_then(|()| serve::serve(&args));
+    match outcome {
+        Ok(()) => code(Exit::Ok),
+        Err(error) => {
+            // Nobody to tell is no reason to fail otherwise.
+            drop(writeln!(io::stderr(), "runtimed-controller: {error}"));
+            match error {
+                ServeError::Usage(_) => code(Exit::Usage),
+                ServeError::Failed(_) => code(Exit::Fault),
+            }
+        }
+    }
+}
+
+fn code(exit: Exit) -> ExitCode {
+    ExitCode::from(exit.code())
+}

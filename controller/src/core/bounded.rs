@@ -1,0 +1,87 @@
+//! Keeps a stored Run within its bound, whatever its daemons reported.
+
+use runtimed_api::MAX_OBJECT_BYTES;
+use runtimed_api::run::status::AttemptResult;
+
+use super::record::Record;
+
+/// Said in an attempt's warnings where something was left out.
+const LEFT_OUT: &str = "details of this attempt were left out: the stored Run is at its bound of 256 KiB";
+
+/// Leaves out what is told least missed, oldest attempt first, until the status is within [`MAX_OBJECT_BYTES`]. The
+/// spec was bounded by the same figure when it was submitted. What leads to results (patch, artifacts, log segments) goes
+/// last.
+pub(super) fn fit(record: &mut Record) {
+    // Most statuses are some hundred bytes: only a look at the parts that can be large is made for those.
+    if record.status.attempts.len() <= 4 && record.status.attempts.iter().all(|a| small(a.result.as_ref())) {
+        return;
+    }
+    for lighten in [details, outputs, everything, log] {
+        for index in 0..record.status.attempts.len() {
+            if size(record) <= MAX_OBJECT_BYTES {
+                return;
+            }
+            if let Some(result) = record.status.attempts.get_mut(index).and_then(|a| a.result.as_mut()) {
+                lighten(result);
+                if result.warnings.iter().all(|warning| warning != LEFT_OUT) {
+                    result.warnings.push(LEFT_OUT.to_owned());
+                }
+            }
+        }
+    }
+}
+
+fn size(record: &Record) -> usize {
+    serde_json::to_vec(&record.status).map_or(usize::MAX, |bytes| bytes.len())
+}
+
+fn small(result: Option<&AttemptResult>) -> bool {
+    result.is_none_or(|result| {
+        let lists = result.outputs.len()
+            + result.warnings.len()
+            + result.refusals.len()
+            + result.log.segments.len()
+            + result.uploads_incomplete.len()
+            + result.env_deliveries.len();
+        let text = result.reason.as_ref().map_or(0, String::len)
+            + result.outputs.values().map(String::len).sum::<usize>()
+            + result.warnings.iter().map(String::len).sum::<usize>()
+            + result.fault.as_ref().map_or(0, |fault| fault.message.len())
+            + result.scrub.as_ref().map_or(0, |scrub| scrub.problems.iter().map(String::len).sum());
+        lists <= 64 && text <= 16 * 1024 && result.steps.len() <= 32
+    })
+}
+
+fn details(result: &mut AttemptResult) {
+    result.steps.clear();
+    result.enforcement = None;
+    result.env_deliveries.clear();
+    result.refusals.truncate(4);
+    result.uploads_incomplete.truncate(16);
+    result.warnings.truncate(16);
+    if let Some(scrub) = &mut result.scrub {
+        scrub.problems.truncate(4);
+    }
+}
+
+fn outputs(result: &mut AttemptResult) {
+    result.outputs.clear();
+}
+
+fn everything(result: &mut AttemptResult) {
+    let reason = result.reason.take().map(|reason| reason.chars().take(200).collect());
+    *result = AttemptResult {
+        reason,
+        outcome: result.outcome.take(),
+        patch: result.patch.take(),
+        artifacts: result.artifacts.take(),
+        commit: result.commit.take(),
+        baseline: result.baseline.take(),
+        log: std::mem::take(&mut result.log),
+        ..AttemptResult::bare(result.end)
+    };
+}
+
+fn log(result: &mut AttemptResult) {
+    result.log.segments.clear();
+}

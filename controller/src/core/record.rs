@@ -1,0 +1,274 @@
+//! A Run as it is stored: what people see, and what only the controller needs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use runtimed_api::duration::Span;
+use runtimed_api::ids::{
+    AttemptKey, AttemptNumber, DaemonName, Fence, Namespace, RunName, RunUid, RuntimeName,
+};
+use runtimed_api::run::spec::RunSpec;
+use runtimed_api::run::status::{Phase, RunStatus};
+use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
+use runtimed_api::session::LeasedPatch;
+use serde::{Deserialize, Serialize};
+
+/// How long a finished Run is kept that does not say.
+const DEFAULT_TTL: Span = Span::from_secs(24 * 3600);
+
+/// Namespace and name: how people know a Run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunKey {
+    /// Whose.
+    pub namespace: Namespace,
+    /// Which.
+    pub name: RunName,
+}
+
+impl fmt::Display for RunKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Run as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// Namespace and name.
+    pub key: RunKey,
+    /// Its identity for ever.
+    pub uid: RunUid,
+    /// When it was submitted.
+    pub created: Timestamp,
+    /// The start its name was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate_name: Option<String>,
+    /// Free words for selecting.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What is asked for.
+    pub spec: RunSpec,
+    /// What became of it.
+    pub status: RunStatus,
+    /// What only the controller needs.
+    pub private: Private,
+}
+
+/// What only the controller needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Private {
+    /// The sequence of the last applied report of each attempt, in the attempts' order; 0 before the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<u64>,
+    /// Attempts that ended with the shutdown of their pod and do not count.
+    #[serde(default)]
+    pub drained: u32,
+    /// The end of the backoff before the next attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// How long it may wait for a daemon, as granted at submission.
+    pub queue: Span,
+    /// Secrets were submitted with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submitted_secrets: bool,
+    /// The prior patches of the current attempt, and where their bytes are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<PatchGrant>,
+    /// It is to be removed as soon as it is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doomed: bool,
+}
+
+/// A prior patch as it was resolved for an attempt, and where its bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatchGrant {
+    /// As the daemon gets it.
+    pub patch: LeasedPatch,
+    /// Where the bytes are.
+    pub place: Blobs,
+}
+
+/// A place that blobs are kept in: each lives and goes as one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Blobs {
+    /// What the attempts of a Run stored.
+    Run(RunUid),
+    /// Patches that people uploaded to a namespace.
+    Uploaded(Namespace),
+}
+
+/// A submission that was judged and found good.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// Namespace and name.
+    pub key: RunKey,
+    /// The uid proposed for it.
+    pub uid: RunUid,
+    /// Its name was made from this.
+    pub generate_name: Option<String>,
+    /// Free words for selecting.
+    pub labels: BTreeMap<String, String>,
+    /// What is asked for.
+    pub spec: RunSpec,
+    /// The subject of the submitter's token.
+    pub requested_by: String,
+    /// How long it may wait for a daemon.
+    pub queue: Span,
+    /// Secrets were submitted with it.
+    pub submitted_secrets: bool,
+}
+
+/// What follows from a Run's state alone: the engine's indexes are made of it, after a change and after a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits for a daemon.
+    Waiting {
+        /// Not to be handed out before.
+        ready_at: Timestamp,
+        /// Its time in the queue is over then.
+        gives_up_at: Timestamp,
+    },
+    /// A daemon has it.
+    Held(Held),
+    /// It is over.
+    Over {
+        /// To be removed then.
+        remove_at: Timestamp,
+    },
+}
+
+/// The attempt that a daemon has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which attempt.
+    pub number: AttemptNumber,
+    /// Its fence.
+    pub fence: Fence,
+    /// The daemon.
+    pub daemon: DaemonName,
+}
+
+impl Record {
+    /// A submission as it is first stored.
+    #[must_use]
+    pub fn submitted(submitted: Submitted, now: Timestamp) -> Self {
+        let Submitted { key, uid, generate_name, labels, spec, requested_by, queue, submitted_secrets } =
+            submitted;
+        let status = RunStatus {
+            phase: Phase::Pending,
+            since: now,
+            reason: Some("waits for a daemon".to_owned()),
+            step: None,
+            last_output: None,
+            requested_by,
+            cancel_requested: false,
+            fence: Fence::default(),
+            finished_at: None,
+            refusals: Vec::new(),
+            attempts: Vec::new(),
+        };
+        let private = Private {
+            applied: Vec::new(),
+            drained: 0,
+            not_before: None,
+            queue,
+            submitted_secrets,
+            patches: Vec::new(),
+            doomed: false,
+        };
+        Self { key, uid, created: now, generate_name, labels, spec, status, private }
+    }
+
+    /// The Run as people see it.
+    #[must_use]
+    pub fn view(&self) -> Run {
+        Run { status: Some(self.status.clone()), ..self.order() }
+    }
+
+    /// The Run as a daemon gets it: without its status.
+    #[must_use]
+    pub fn order(&self) -> Run {
+        Run {
+            api_version: ApiVersion::V1Alpha1,
+            kind: RunKind::Run,
+            metadata: Metadata {
+                name: Some(self.key.name.clone()),
+                generate_name: self.generate_name.clone(),
+                namespace: Some(self.key.namespace.clone()),
+                labels: self.labels.clone(),
+                uid: Some(self.uid.clone()),
+                creation_timestamp: Some(self.created),
+            },
+            spec: self.spec.clone(),
+            status: None,
+        }
+    }
+
+    /// What follows from its state.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        if let Some(held) = self.held() {
+            return Standing::Held(held);
+        }
+        let after = |start: Timestamp, span: Span| {
+            let span = SignedDuration::try_from(span.get()).unwrap_or(SignedDuration::MAX);
+            start.checked_add(span).unwrap_or(Timestamp::MAX)
+        };
+        match self.status.finished_at {
+            Some(finished) if self.private.doomed => Standing::Over { remove_at: finished },
+            Some(finished) => {
+                let ttl = self.spec.ttl_after_finished.unwrap_or(DEFAULT_TTL);
+                Standing::Over { remove_at: after(finished, ttl) }
+            }
+            None => {
+                let ready_at = self.private.not_before.unwrap_or(self.status.since);
+                Standing::Waiting { ready_at, gives_up_at: after(ready_at, self.private.queue) }
+            }
+        }
+    }
+
+    /// The attempt that a daemon has, if one has it.
+    #[must_use]
+    pub fn held(&self) -> Option<Held> {
+        let going_on = matches!(self.status.phase, Phase::Running | Phase::Finishing);
+        let attempt = self.status.attempts.last().filter(|_| going_on)?;
+        Some(Held { number: attempt.number, fence: attempt.fence, daemon: attempt.daemon.clone() })
+    }
+
+    /// The key of an attempt of this Run.
+    #[must_use]
+    pub fn attempt_key(&self, held: &Held) -> AttemptKey {
+        AttemptKey {
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            uid: self.uid.clone(),
+            attempt: held.number,
+            fence: held.fence,
+        }
+    }
+
+    /// The pool that runs it.
+    #[must_use]
+    pub fn runtime(&self) -> &RuntimeName {
+        &self.spec.runtime
+    }
+
+    /// Goes to a phase. Only callers within the state machine may.
+    pub(super) fn enter(&mut self, phase: Phase, reason: Option<String>, now: Timestamp) {
+        self.status.phase = phase;
+        self.status.since = now;
+        self.status.reason = reason;
+        self.status.finished_at = phase.is_terminal().then_some(now);
+        if phase.is_terminal() {
+            // What was granted to an attempt ends with the last of them.
+            self.private.patches.clear();
+            self.private.not_before = None;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The one task that owns change.
+//!
+//! ```text
+//!   requests ──► Command ─┐                                   ┌─► oneshot answers
+//!   deadlines ──► Timer ──┼─► Op on one Run ─► core::decide ──┤
+//!                         │        ▲                          └─► Store::replace ──► watch ──► Index, waiting slots,
+//!                         │        └─ one at a time per Run                                   watchers, deadlines
+//! ```
+//!
+//! An [`ops::Op`] on a Run is decided by the pure core and stored as one write; until that is durable, further ones on the
+//! same Run wait in a short queue, while those on other Runs go on: the store commits them together. All that is in memory
+//! (queues, deadlines, who watches) is made from the store's watch alone, so that a restarted controller, which lists and
+//! then watches, is in the same state as one that never stopped. Nothing is polled: the task sleeps until the next
+//! deadline.
+//!
+//! Leases run by the monotonic clock of this process. They are counted from the start of the process for those that are
+//! found in the store: a restarted controller expires nothing before one lease period has gone by.
+
+mod command;
+mod handout;
+mod index;
+mod ops;
+mod sessions;
+mod slots;
+mod timers;
+mod views;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use runtimed_api::ids::{RunUid, RuntimeName, SecretName};
+use runtimed_api::session::SecretValue;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+pub use command::{Created, Engine, Located};
+
+use crate::auth::AttemptTokens;
+use crate::blobs::BlobStore;
+use crate::core::RunKey;
+use crate::metrics::Metrics;
+use crate::store::{Change, Query, Store, StoreError};
+use command::Command;
+use index::Index;
+use ops::{Done, Op};
+use sessions::Sessions;
+use slots::Slots;
+use timers::{Timer, Timers};
+
+/// Runs read at once at start.
+const PAGE: usize = 1000;
+/// Requests that wait for the engine at most.
+const COMMANDS: usize = 1024;
+/// After a failure of the store, what has no asker who would try again is tried again so much later.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What the engine is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Where Runs are kept.
+    pub store: Arc<dyn Store>,
+    /// Where their results are kept.
+    pub blobs: BlobStore,
+    /// Makes the tokens of attempts.
+    pub tokens: AttemptTokens,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// How long a lease holds without a renewal.
+    pub lease: Duration,
+}
+
+/// The state of the one task.
+struct State {
+    parts: Parts,
+    index: Index,
+    sessions: Sessions,
+    slots: Slots,
+    timers: Timers,
+    /// Submitted secrets of Runs that are not over. They are in no other place.
+    secrets: HashMap<RunUid, BTreeMap<SecretName, SecretValue>>,
+    /// Runs that a write is under way for, and what waits for it.
+    busy: HashMap<RunKey, VecDeque<Op>>,
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Runtimes whose queue or slots changed.
+    dirty: HashSet<RuntimeName>,
+}
+
+/// Reads what is stored and starts the task. It ends when the last [`Engine`] is dropped and what is under way is done.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>), StoreError> {
+    let (commands, incoming) = mpsc::channel(COMMANDS);
+    // Watching begins before listing: what changes in between is seen twice rather than not at all.
+    let changes = parts.store.watch();
+    let mut state = State {
+        index: Index::default(),
+        sessions: Sessions::default(),
+        slots: Slots::default(),
+        timers: Timers::default(),
+        secrets: HashMap::new(),
+        busy: HashMap::new(),
+        under_way: FuturesUnordered::new(),
+        dirty: HashSet::new(),
+        parts,
+    };
+    let mut query = Query { limit: PAGE, ..Query::default() };
+    loop {
+        let page = state.parts.store.list(query.clone()).await?;
+        for (record, version) in page.runs {
+            state.put(record, version);
+        }
+        match page.next {
+            Some(next) => query.before = Some(next),
+            None => break,
+        }
+    }
+    let task = tokio::spawn(state.run(incoming, changes));
+    Ok((Engine::new(commands), task))
+}
+
+impl State {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut changes: mpsc::UnboundedReceiver<Change>,
+    ) {
+        let mut open = true;
+        while open || !self.under_way.is_empty() {
+            let deadline = self.timers.next();
+            let due = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(change) = changes.recv() => self.observe(change),
+                Some(done) = self.under_way.next(), if !self.under_way.is_empty() => {
+                    // The store announces before it answers: what this write changed is known before it is concluded.
+                    while let Ok(change) = changes.try_recv() {
+                        self.observe(change);
+                    }
+                    self.conclude(done);
+                }
+                command = commands.recv(), if open => match command {
+                    Some(command) => self.obey(command),
+                    None => open = false,
+                },
+                () = due => self.fire(),
+            }
+            self.dispatch();
+        }
+    }
+
+    fn fire(&mut self) {
+        while let Some(timer) = self.timers.due(Instant::now()) {
+            match timer {
+                Timer::Ready(key) => self.make_ready(&key),
+                Timer::GiveUp(key, since) => self.give_up(key, since),
+                Timer::Lease(key) => self.check_lease(key),
+                Timer::Remove(key, uid) => self.start(key, Op::Remove { uid }),
+                Timer::Session(id) => self.check_session(&id),
+            }
+        }
+    }
+}

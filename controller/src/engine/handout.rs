@@ -1,0 +1,102 @@
+//! Giving Runs to free slots.
+
+use std::sync::Arc;
+
+use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::session::{Lease, LeasedPatch};
+
+use super::State;
+use super::ops::Op;
+use super::slots::Slot;
+use crate::core::{Event, PatchGrant, Record, RunKey};
+use crate::store::{Key, Object, PatchRecord, Store, StoreError};
+
+impl State {
+    /// Brings waiting Runs and waiting slots together, where either changed.
+    pub(super) fn dispatch(&mut self) {
+        while let Some(runtime) = self.dirty.iter().next().cloned() {
+            self.dirty.remove(&runtime);
+            while let Some(key) = self.index.first_ready(&runtime).cloned() {
+                let Some(slot) = self.slots.take(&runtime) else { break };
+                self.index.set_ready(&key, false);
+                self.start(key, Op::HandOut { slot, patches: None });
+            }
+        }
+    }
+
+    /// Gives a lease that is stored to the slot it is for.
+    pub(super) fn deliver(&mut self, record: &Arc<Record>, slot: Slot, patches: Vec<PatchGrant>) {
+        let Some(held) = record.held() else { return };
+        let attempt = record.attempt_key(&held);
+        let lease = Lease {
+            run: record.order(),
+            requested_by: record.status.requested_by.clone(),
+            token: self.parts.tokens.lease(&attempt),
+            read_token: self.parts.tokens.read(&attempt),
+            secrets: self.secrets.get(&record.uid).cloned().unwrap_or_default(),
+            patches: patches.into_iter().map(|grant| grant.patch).collect(),
+            attempt,
+        };
+        self.parts.metrics.handed_out();
+        if slot.reply.send(Box::new(lease)).is_err() {
+            // Whoever waited is gone, and nothing was sent: the Run need not wait for the lease to run out.
+            self.start(record.key.clone(), Op::Event(Event::Undelivered(held.fence)));
+        }
+    }
+}
+
+/// Looks the prior patches of a Run up: each that a Run captured, and each by its digest, in the Run's own namespace
+/// alone.
+///
+/// # Errors
+/// The store failed. The inner error lists the patches that are not there.
+pub(super) async fn resolve(
+    store: &dyn Store,
+    record: &Record,
+) -> Result<Result<Vec<PatchGrant>, Vec<Refusal>>, StoreError> {
+    let namespace = &record.key.namespace;
+    let mut grants = Vec::new();
+    let mut refusals = Vec::new();
+    for (index, prior) in record.spec.prior_patches.iter().enumerate() {
+        let mut refuse = |message: String| {
+            let subject = format!("spec.priorPatches[{index}]");
+            refusals.push(Refusal::new(Rule::PATCH_UNKNOWN, subject, message));
+        };
+        let (digest, label) = match (&prior.run, prior.digest) {
+            (Some(name), _) => {
+                let key = RunKey { namespace: namespace.clone(), name: name.clone() };
+                let found = store.get(Key::run(&key)).await?;
+                let captured = found.as_ref().and_then(|stored| stored.object.run()).map(|run| {
+                    run.status.attempts.iter().rev().find_map(|a| a.result.as_ref()?.patch.as_ref()?.digest)
+                });
+                match captured {
+                    Some(Some(digest)) => (digest, name.to_string()),
+                    Some(None) => {
+                        refuse(format!("the Run {key} captured no patch"));
+                        continue;
+                    }
+                    None => {
+                        refuse(format!("there is no Run {key}"));
+                        continue;
+                    }
+                }
+            }
+            (None, Some(digest)) => (digest, digest.to_string()),
+            (None, None) => {
+                refuse("neither run nor digest is given".to_owned());
+                continue;
+            }
+        };
+        match store.get(Key::patch(namespace.clone(), digest)).await?.map(|stored| stored.object) {
+            Some(Object::Patch(patch)) => grants.push(grant(&patch, label)),
+            _ => refuse(format!("no patch {digest} was uploaded to, or captured in, namespace {namespace}")),
+        }
+    }
+    Ok(if refusals.is_empty() { Ok(grants) } else { Err(refusals) })
+}
+
+fn grant(patch: &PatchRecord, label: String) -> PatchGrant {
+    let patch_of =
+        LeasedPatch { digest: patch.digest, label, base: patch.base.clone(), result: patch.result.clone() };
+    PatchGrant { patch: patch_of, place: patch.place.clone() }
+}

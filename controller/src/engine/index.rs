@@ -1,0 +1,185 @@
+//! What is known of the Runs that are not over: made from the store's watch alone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use runtimed_api::ids::{RunUid, RuntimeName};
+use runtimed_api::run::Run;
+use runtimed_api::run::step::Step;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::State;
+use super::ops::Op;
+use super::timers::Timer;
+use crate::core::{Event, Record, RunKey, Standing};
+use crate::store::{Change, Object, Stored, Version};
+
+/// The Runs that are not over.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    active: HashMap<RunKey, Active>,
+    /// Those of each Runtime that may be handed out now, longest waiting first.
+    ready: HashMap<RuntimeName, BTreeSet<(Timestamp, RunKey)>>,
+}
+
+/// A Run that is not over.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) record: Arc<Record>,
+    pub(super) version: Version,
+    /// What its daemon last said of it; told often and worth no write.
+    pub(super) live: Live,
+    /// Its lease holds until then, if a daemon has it.
+    pub(super) lease_until: Option<Instant>,
+    /// Those who watch it.
+    pub(super) watchers: Option<watch::Sender<Arc<Run>>>,
+}
+
+/// What a daemon tells with its renewals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) step: Option<Step>,
+    pub(super) last_output: Option<Timestamp>,
+}
+
+impl Index {
+    pub(super) fn get(&self, key: &RunKey) -> Option<&Active> {
+        self.active.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &RunKey) -> Option<&mut Active> {
+        self.active.get_mut(key)
+    }
+
+    /// The Run of this uid, if it is not over.
+    pub(super) fn of_uid(&self, key: &RunKey, uid: &RunUid) -> Option<&Active> {
+        self.active.get(key).filter(|active| active.record.uid == *uid)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Lets those who watch see the end.
+    pub(super) fn forget_watchers(&mut self) {
+        for active in self.active.values_mut() {
+            active.watchers = None;
+        }
+    }
+
+    /// The Run that waits longest for a daemon of this Runtime.
+    pub(super) fn first_ready(&self, runtime: &RuntimeName) -> Option<&RunKey> {
+        self.ready.get(runtime)?.first().map(|(_, key)| key)
+    }
+
+    /// The Runs that wait for a daemon of this Runtime.
+    pub(super) fn all_ready(&self, runtime: &RuntimeName) -> impl Iterator<Item = &RunKey> {
+        self.ready.get(runtime).into_iter().flatten().map(|(_, key)| key)
+    }
+
+    pub(super) fn set_ready(&mut self, key: &RunKey, is_ready: bool) {
+        let Some(active) = self.active.get(key) else { return };
+        let Standing::Waiting { ready_at, .. } = active.record.standing() else { return };
+        let ready = self.ready.entry(active.record.runtime().clone()).or_default();
+        if is_ready {
+            ready.insert((ready_at, key.clone()));
+        } else {
+            ready.remove(&(ready_at, key.clone()));
+        }
+    }
+}
+
+impl State {
+    /// Takes a change of the store in.
+    pub(super) fn observe(&mut self, change: Change) {
+        match change {
+            Change::Put(Stored { object: Object::Run(record), version }) => self.put(record, version),
+            Change::Deleted(Object::Run(record)) => {
+                if self.index.of_uid(&record.key, &record.uid).is_some() {
+                    self.index.set_ready(&record.key, false);
+                    self.index.active.remove(&record.key);
+                    self.secrets.remove(&record.uid);
+                }
+            }
+            Change::Put(Stored { object: Object::Patch(_), .. }) | Change::Deleted(Object::Patch(_)) => {}
+        }
+    }
+
+    /// Takes a Run's state in, whatever was known of it.
+    pub(super) fn put(&mut self, record: Arc<Record>, version: Version) {
+        let key = record.key.clone();
+        if self.index.get(&key).is_some_and(|known| known.version == version) {
+            return;
+        }
+        self.index.set_ready(&key, false);
+        let known = self.index.active.remove(&key).filter(|known| known.record.uid == record.uid);
+        // What was known of this attempt still holds; what was known of another does not.
+        let same = known.as_ref().filter(|known| known.record.held() == record.held());
+        let (live, lease_until) = same.map_or((Live::default(), None), |same| (same.live, same.lease_until));
+        let watchers = known.and_then(|known| known.watchers);
+        let mut active = Active { record: Arc::clone(&record), version, live, lease_until, watchers };
+        match record.standing() {
+            Standing::Over { remove_at } => {
+                self.timers.at_time(remove_at, Timer::Remove(key, record.uid.clone()));
+                // Those who watch see the last state, and then the end.
+                if let Some(watchers) = active.watchers {
+                    watchers.send_replace(Arc::new(record.view()));
+                }
+                return;
+            }
+            Standing::Held(_) => {
+                if active.lease_until.is_none() {
+                    let until = Instant::now() + self.parts.lease;
+                    active.lease_until = Some(until);
+                    self.timers.at(until, Timer::Lease(key.clone()));
+                }
+                self.index.active.insert(key.clone(), active);
+            }
+            Standing::Waiting { ready_at, gives_up_at } => {
+                active.lease_until = None;
+                self.index.active.insert(key.clone(), active);
+                self.timers.at_time(gives_up_at, Timer::GiveUp(key.clone(), ready_at));
+                if record.private.submitted_secrets && !self.secrets.contains_key(&record.uid) {
+                    self.start(key.clone(), Op::Event(Event::SecretsLost));
+                } else if ready_at <= Timestamp::now() {
+                    self.make_ready(&key);
+                } else {
+                    self.timers.at_time(ready_at, Timer::Ready(key.clone()));
+                }
+            }
+        }
+        self.publish(&key);
+    }
+
+    /// Lets a waiting Run be handed out.
+    pub(super) fn make_ready(&mut self, key: &RunKey) {
+        let Some(active) = self.index.get(key) else { return };
+        let runtime = active.record.runtime().clone();
+        // While a write is under way it is not offered: its conclusion comes back here.
+        if !self.busy.contains_key(key) {
+            self.index.set_ready(key, true);
+        }
+        self.dirty.insert(runtime);
+    }
+
+    pub(super) fn give_up(&mut self, key: RunKey, since: Timestamp) {
+        let still_waits = self.index.get(&key).is_some_and(
+            |active| matches!(active.record.standing(), Standing::Waiting { ready_at, .. } if ready_at == since),
+        );
+        if still_waits {
+            self.start(key, Op::Event(Event::QueueExpired));
+        }
+    }
+
+    pub(super) fn check_lease(&mut self, key: RunKey) {
+        let Some(active) = self.index.get(&key) else { return };
+        let (Some(until), Some(held)) = (active.lease_until, active.record.held()) else { return };
+        if until > Instant::now() {
+            self.timers.at(until, Timer::Lease(key));
+        } else {
+            self.start(key, Op::Event(Event::LeaseExpired(held.fence)));
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! What is done to one Run at a time: decided by the core, stored as one write, then answered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName, SecretName};
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::rule::Refusal;
+use runtimed_api::run::Run;
+use runtimed_api::run::status::{Patch, Phase};
+use runtimed_api::session::{Report, ReportAnswer, ReportEvent, SecretValue};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::command::Created;
+use super::slots::Slot;
+use super::timers::Timer;
+use super::{AGAIN, State, handout};
+use crate::blobs::BlobStore;
+use crate::core::{Blobs, Decision, Effect, Event, PatchGrant, Record, RunKey, Standing, decide};
+use crate::store::{Key, Object, PatchRecord, Store, StoreError, Stored, Version};
+
+/// What waits for one Run at most.
+const WAITING: usize = 64;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// What is done to one Run.
+pub(super) enum Op {
+    /// Store it for the first time.
+    Submit { record: Box<Record>, secrets: BTreeMap<SecretName, SecretValue>, reply: Reply<Created> },
+    /// Something that a person waits for.
+    Ask { event: Event, reply: Reply<Run> },
+    /// What its daemon says, oldest first.
+    Reports(Said),
+    /// Give it to a waiting slot; the prior patches once they are resolved.
+    HandOut { slot: Slot, patches: Option<Vec<PatchGrant>> },
+    /// A prior patch is not there; the slot goes to another Run.
+    Refuse { slot: Slot, refusals: Vec<Refusal> },
+    /// Something that nobody waits for.
+    Event(Event),
+    /// Remove what is over and was kept long enough.
+    Remove { uid: RunUid },
+}
+
+/// What a daemon says of one Run.
+pub(super) struct Said {
+    pub(super) runtime: RuntimeName,
+    pub(super) daemon: DaemonName,
+    pub(super) reports: Vec<Report>,
+    pub(super) reply: Reply<Vec<ReportAnswer>>,
+}
+
+/// What was under way outside and is done.
+pub(super) enum Done {
+    /// A state was stored, or not.
+    Wrote { key: RunKey, then: Then, result: Result<Stored, StoreError> },
+    /// A Run that was not in memory was looked up.
+    Loaded { key: RunKey, op: Op, result: Result<Option<Stored>, StoreError> },
+    /// Prior patches were looked up.
+    Resolved { key: RunKey, slot: Slot, result: Result<Result<Vec<PatchGrant>, Vec<Refusal>>, StoreError> },
+    /// A Run was removed, or not.
+    Removed { key: RunKey, uid: RunUid, result: Result<(), StoreError> },
+}
+
+/// What follows when a state is stored.
+pub(super) enum Then {
+    Created { record: Box<Record>, reply: Reply<Created> },
+    Answer { event: Event, reply: Reply<Run>, effects: Vec<Effect> },
+    Reported { said: Said, answers: Vec<ReportAnswer>, effects: Vec<Effect> },
+    Deliver { slot: Slot, patches: Vec<PatchGrant> },
+    Refused { slot: Slot, effects: Vec<Effect> },
+    Happened { event: Event, effects: Vec<Effect> },
+}
+
+impl State {
+    /// Begins an op, or lets it wait for those before it.
+    pub(super) fn start(&mut self, key: RunKey, op: Op) {
+        if let Some(waiting) = self.busy.get_mut(&key) {
+            if waiting.len() < WAITING {
+                waiting.push_back(op);
+            } else {
+                self.refuse_op(
+                    &key,
+                    op,
+                    &Problem::new(Code::RateLimited, "too much is asked of this Run at once"),
+                );
+            }
+            return;
+        }
+        if let Op::Remove { uid } = op {
+            return self.remove(key, uid);
+        }
+        match self.index.get(&key) {
+            Some(active) => {
+                let (record, version) = (Arc::clone(&active.record), active.version);
+                self.apply(key, op, &record, version);
+            }
+            None => match op {
+                Op::Submit { record, secrets, reply } => {
+                    self.secrets.insert(record.uid.clone(), secrets);
+                    let object = Object::Run(Arc::new((*record).clone()));
+                    let store = Arc::clone(&self.parts.store);
+                    let write = async move { store.create(object).await };
+                    self.write(key, Then::Created { record, reply }, write);
+                }
+                Op::HandOut { slot, .. } | Op::Refuse { slot, .. } => self.give_back(slot),
+                Op::Event(_) | Op::Remove { .. } => {}
+                op @ (Op::Ask { .. } | Op::Reports(_)) => self.load(key, op),
+            },
+        }
+    }
+
+    /// Applies an op to a Run's newest state.
+    fn apply(&mut self, key: RunKey, op: Op, record: &Arc<Record>, version: Version) {
+        let now = Timestamp::now();
+        match op {
+            Op::Submit { record: wanted, reply, .. } => {
+                answer(reply, existing(&wanted, self.view_of(record)))
+            }
+            Op::Ask { event, reply } => match decide(record, &event, now) {
+                Ok(Decision { record: Some(next), effects }) => {
+                    self.replace(key, next, version, Then::Answer { event, reply, effects });
+                }
+                Ok(Decision { record: None, .. }) => answer(reply, Ok(self.view_of(record))),
+                Err(problem) => answer(reply, Err(problem)),
+            },
+            Op::Reports(said) => self.apply_reports(key, said, record, version, now),
+            Op::HandOut { slot, patches: None } if !record.spec.prior_patches.is_empty() => {
+                self.busy.insert(key.clone(), VecDeque::new());
+                let store = Arc::clone(&self.parts.store);
+                let record = Arc::clone(record);
+                let resolve = async move { handout::resolve(&*store, &record).await };
+                self.under_way.push(resolve.map(|result| Done::Resolved { key, slot, result }).boxed());
+            }
+            Op::HandOut { slot, patches } => {
+                let patches = patches.unwrap_or_default();
+                let event = Event::HandOut { daemon: slot.daemon.clone(), patches: patches.clone() };
+                match decide(record, &event, now) {
+                    Ok(Decision { record: Some(next), .. }) => {
+                        self.replace(key, next, version, Then::Deliver { slot, patches });
+                    }
+                    Ok(Decision { record: None, .. }) | Err(_) => self.give_back(slot),
+                }
+            }
+            Op::Refuse { slot, refusals } => match decide(record, &Event::Refuse(refusals), now) {
+                Ok(Decision { record: Some(next), effects }) => {
+                    self.replace(key, next, version, Then::Refused { slot, effects });
+                }
+                Ok(Decision { record: None, .. }) | Err(_) => self.give_back(slot),
+            },
+            Op::Event(event) => {
+                if let Ok(Decision { record: Some(next), effects }) = decide(record, &event, now) {
+                    self.replace(key, next, version, Then::Happened { event, effects });
+                }
+            }
+            Op::Remove { .. } => {}
+        }
+    }
+
+    /// Applies all that a daemon says of a Run as one write.
+    fn apply_reports(
+        &mut self,
+        key: RunKey,
+        said: Said,
+        record: &Arc<Record>,
+        version: Version,
+        now: Timestamp,
+    ) {
+        let mut next: Option<Record> = None;
+        let mut effects = Vec::new();
+        let mut patch = None;
+        let mut answers = Vec::with_capacity(said.reports.len());
+        for report in &said.reports {
+            let current = next.as_ref().unwrap_or(record);
+            if *current.runtime() != said.runtime {
+                answers.push(ReportAnswer::Rejected(Problem::new(
+                    Code::Forbidden,
+                    format!("the Run {key} is of Runtime {}", current.runtime()),
+                )));
+                continue;
+            }
+            let event = Event::Report { daemon: said.daemon.clone(), report: report.clone() };
+            answers.push(match decide(current, &event, now) {
+                Ok(decision) => {
+                    if let Some(changed) = decision.record {
+                        next = Some(changed);
+                        patch = captured(&report.event).cloned().or(patch);
+                    }
+                    effects.extend(decision.effects);
+                    ReportAnswer::Applied
+                }
+                Err(problem) => {
+                    self.parts.metrics.report_rejected(problem.code);
+                    ReportAnswer::Rejected(problem)
+                }
+            });
+        }
+        let Some(next) = next else { return answer(said.reply, Ok(answers)) };
+        let store = Arc::clone(&self.parts.store);
+        let write = async move {
+            if let Some(patch) = patch {
+                note_patch(&*store, &next, &patch, now).await?;
+            }
+            store.replace(Object::Run(Arc::new(next)), version).await
+        };
+        self.write(key, Then::Reported { said, answers, effects }, write);
+    }
+
+    fn replace(&mut self, key: RunKey, next: Record, version: Version, then: Then) {
+        let store = Arc::clone(&self.parts.store);
+        self.write(key, then, async move { store.replace(Object::Run(Arc::new(next)), version).await });
+    }
+
+    fn write(
+        &mut self,
+        key: RunKey,
+        then: Then,
+        write: impl Future<Output = Result<Stored, StoreError>> + Send + 'static,
+    ) {
+        self.busy.entry(key.clone()).or_default();
+        self.under_way.push(write.map(|result| Done::Wrote { key, then, result }).boxed());
+    }
+
+    fn load(&mut self, key: RunKey, op: Op) {
+        let store = Arc::clone(&self.parts.store);
+        let wanted = Key::run(&key);
+        let load = async move { store.get(wanted).await };
+        self.under_way.push(load.map(|result| Done::Loaded { key, op, result }).boxed());
+    }
+
+    fn remove(&mut self, key: RunKey, uid: RunUid) {
+        self.busy.entry(key.clone()).or_default();
+        let (store, blobs) = (Arc::clone(&self.parts.store), self.parts.blobs.clone());
+        let run = key.clone();
+        let removal = async move {
+            let result = remove(&*store, &blobs, &run, &uid).await;
+            Done::Removed { key: run, uid, result }
+        };
+        self.under_way.push(removal.boxed());
+    }
+
+    /// Concludes what was under way.
+    pub(super) fn conclude(&mut self, done: Done) {
+        match done {
+            Done::Wrote { key, then, result } => {
+                let waiting = self.busy.remove(&key).unwrap_or_default();
+                self.wrote(&key, then, result);
+                self.go_on(key, waiting);
+            }
+            Done::Loaded { key, op, result } => match result {
+                // It was created, or submitted again, meanwhile.
+                Ok(_) if self.index.get(&key).is_some() || self.busy.contains_key(&key) => {
+                    self.start(key, op)
+                }
+                Ok(Some(Stored { object: Object::Run(record), version })) => {
+                    self.apply(key, op, &record, version)
+                }
+                Ok(_) => {
+                    let problem = Problem::new(Code::NotFound, format!("there is no Run {key}"));
+                    self.refuse_op(&key, op, &problem);
+                }
+                Err(error) => self.refuse_op(&key, op, &failed(&error)),
+            },
+            Done::Resolved { key, slot, result } => {
+                let waiting = self.busy.remove(&key).unwrap_or_default();
+                match result {
+                    Ok(Ok(patches)) => self.start(key.clone(), Op::HandOut { slot, patches: Some(patches) }),
+                    Ok(Err(refusals)) => self.start(key.clone(), Op::Refuse { slot, refusals }),
+                    Err(error) => self.put_off(&key, slot, &error),
+                }
+                self.go_on(key, waiting);
+            }
+            Done::Removed { key, uid, result } => {
+                let waiting = self.busy.remove(&key).unwrap_or_default();
+                if let Err(error) = result {
+                    tracing::warn!(run = %key, %error, "a finished Run could not be removed; it is tried again");
+                    self.timers.at(Instant::now() + AGAIN * 60, Timer::Remove(key.clone(), uid));
+                }
+                self.go_on(key, waiting);
+            }
+        }
+    }
+
+    /// Starts what waited for a Run, and offers the Run again if it waits for a daemon.
+    fn go_on(&mut self, key: RunKey, waiting: VecDeque<Op>) {
+        for op in waiting {
+            self.start(key.clone(), op);
+        }
+        let ready = self.index.get(&key).is_some_and(|active| {
+            matches!(active.record.standing(), Standing::Waiting { ready_at, .. } if ready_at <= Timestamp::now())
+        });
+        if ready {
+            self.make_ready(&key);
+        }
+    }
+
+    fn wrote(&mut self, key: &RunKey, then: Then, result: Result<Stored, StoreError>) {
+        let stored = match result {
+            Ok(stored) => stored,
+            Err(error) => return self.not_written(key, then, error),
+        };
+        let Object::Run(record) = stored.object else { return };
+        match then {
+            Then::Created { reply, .. } => {
+                self.parts.metrics.submitted();
+                answer(reply, Ok(Created { run: self.view_of(&record), new: true }));
+            }
+            Then::Answer { reply, effects, .. } => {
+                self.effect(&record, effects);
+                answer(reply, Ok(self.view_of(&record)));
+            }
+            Then::Reported { said, answers, effects } => {
+                self.sessions.note_finished(&said);
+                self.effect(&record, effects);
+                answer(said.reply, Ok(answers));
+            }
+            Then::Deliver { slot, patches } => self.deliver(&record, slot, patches),
+            Then::Refused { slot, effects } => {
+                self.effect(&record, effects);
+                self.give_back(slot);
+            }
+            Then::Happened { effects, .. } => self.effect(&record, effects),
+        }
+    }
+
+    /// A write that did not happen. One that another's write came before is decided anew.
+    fn not_written(&mut self, key: &RunKey, then: Then, error: StoreError) {
+        let again = matches!(error, StoreError::Conflict | StoreError::Missing);
+        match then {
+            Then::Created { record, reply } => {
+                self.secrets.remove(&record.uid);
+                match error {
+                    StoreError::Exists(stored) => match stored.object {
+                        Object::Run(found) => answer(reply, existing(&record, self.view_of(&found))),
+                        Object::Patch(_) => answer(reply, Err(failed(&StoreError::Missing))),
+                    },
+                    error => answer(reply, Err(failed(&error))),
+                }
+            }
+            Then::Answer { event, reply, .. } if again => self.start(key.clone(), Op::Ask { event, reply }),
+            Then::Answer { reply, .. } => answer(reply, Err(failed(&error))),
+            Then::Reported { said, .. } if again => self.start(key.clone(), Op::Reports(said)),
+            Then::Reported { said, .. } => answer(said.reply, Err(failed(&error))),
+            Then::Deliver { slot, .. } | Then::Refused { slot, .. } => self.put_off(key, slot, &error),
+            Then::Happened { event, .. } if again => self.start(key.clone(), Op::Event(event)),
+            Then::Happened { .. } => {
+                tracing::error!(run = %key, %error, "a Run's state could not be stored; it is tried again");
+                self.rearm(key);
+            }
+        }
+    }
+
+    /// Sets the deadline anew that led to a write which the store could not do.
+    fn rearm(&mut self, key: &RunKey) {
+        let soon = Instant::now() + AGAIN;
+        let Some(active) = self.index.get(key) else { return };
+        match active.record.standing() {
+            Standing::Held(_) => self.timers.at(soon, Timer::Lease(key.clone())),
+            Standing::Waiting { ready_at, .. } => {
+                self.timers.at(soon, Timer::GiveUp(key.clone(), ready_at));
+            }
+            Standing::Over { .. } => {}
+        }
+    }
+
+    fn effect(&mut self, record: &Record, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Stop(attempt) => self.tell_to_stop(record, &attempt),
+                Effect::ForgetSecrets => {
+                    self.secrets.remove(&record.uid);
+                    self.parts.metrics.finished(record.status.phase);
+                }
+            }
+        }
+    }
+
+    fn give_back(&mut self, slot: Slot) {
+        self.dirty.insert(slot.runtime.clone());
+        self.slots.give_back(slot);
+    }
+
+    /// A hand-out that the store could not do: the Run is offered again a little later, the slot at once.
+    fn put_off(&mut self, key: &RunKey, slot: Slot, error: &StoreError) {
+        tracing::error!(run = %key, %error, "a Run could not be handed out; it is tried again");
+        self.index.set_ready(key, false);
+        self.timers.at(Instant::now() + AGAIN, Timer::Ready(key.clone()));
+        self.slots.give_back(slot);
+    }
+
+    fn refuse_op(&mut self, key: &RunKey, op: Op, problem: &Problem) {
+        match op {
+            Op::Submit { reply, .. } => answer(reply, Err(problem.clone())),
+            Op::Ask { reply, .. } => answer(reply, Err(problem.clone())),
+            Op::Reports(said) if problem.code == Code::NotFound => {
+                let rejected = |_: &Report| ReportAnswer::Rejected(problem.clone());
+                let answers = said.reports.iter().map(rejected).collect();
+                answer(said.reply, Ok(answers));
+            }
+            Op::Reports(said) => answer(said.reply, Err(problem.clone())),
+            Op::HandOut { slot, .. } | Op::Refuse { slot, .. } => self.give_back(slot),
+            Op::Event(_) => self.rearm(key),
+            Op::Remove { uid } => {
+                self.timers.at(Instant::now() + AGAIN, Timer::Remove(key.clone(), uid));
+            }
+        }
+    }
+}
+
+/// What a submission gets whose name is taken.
+fn existing(wanted: &Record, found: Run) -> Result<Created, Problem> {
+    if wanted.spec == found.spec {
+        return Ok(Created { run: found, new: false });
+    }
+    let message = format!("the Run {} exists with another spec", wanted.key);
+    Err(Problem::new(Code::Conflict, message).hint("choose another name, or use generateName"))
+}
+
+/// The Patch that a report tells of.
+fn captured(event: &ReportEvent) -> Option<&Patch> {
+    match event {
+        ReportEvent::Finished(result) => result.patch.as_ref().filter(|patch| patch.digest.is_some()),
+        ReportEvent::Exited(_) => None,
+    }
+}
+
+/// Makes a captured Patch known in its namespace by its digest. The newest Run that made it is where its bytes are, for
+/// that one is kept longest; an uploaded one stays where it is.
+async fn note_patch(
+    store: &dyn Store,
+    run: &Record,
+    patch: &Patch,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let Some(digest) = patch.digest else { return Ok(()) };
+    let object = Object::Patch(Arc::new(PatchRecord {
+        namespace: run.key.namespace.clone(),
+        digest,
+        base: Some(patch.base.clone()),
+        result: Some(patch.result.clone()),
+        by: format!("run {}", run.key.name),
+        place: Blobs::Run(run.uid.clone()),
+        created: now,
+    }));
+    match store.create(object.clone()).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Exists(found)) => match &found.object {
+            Object::Patch(known) if matches!(known.place, Blobs::Uploaded(_)) => Ok(()),
+            _ => store.replace(object, found.version).await.map(drop),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a Run and all that it left: its results first, so that what fails in between is found and tried again.
+async fn remove(store: &dyn Store, blobs: &BlobStore, key: &RunKey, uid: &RunUid) -> Result<(), StoreError> {
+    let Some(stored) = store.get(Key::run(key)).await? else { return Ok(()) };
+    let Some(record) = stored.object.run().filter(|record| record.uid == *uid) else { return Ok(()) };
+    let place = Blobs::Run(uid.clone());
+    for digest in record.status.attempts.iter().filter_map(|a| a.result.as_ref()?.patch.as_ref()?.digest) {
+        let patch = Key::patch(Namespace::clone(&key.namespace), digest);
+        if let Some(Stored { object: Object::Patch(known), version }) = store.get(patch.clone()).await?
+            && known.place == place
+        {
+            store.delete(patch, version).await?;
+        }
+    }
+    blobs.remove(&place).await.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
+    match store.delete(Key::run(key), stored.version).await {
+        Err(StoreError::Missing) => Ok(()),
+        other => other,
+    }
+}
+
+/// What a person or a daemon is told of a failure of the store; its cause is in our log alone.
+pub(super) fn failed(error: &StoreError) -> Problem {
+    tracing::error!(%error, "the store failed");
+    Problem::new(Code::Internal, "the controller's store failed")
+        .hint("try again; the controller's log says why")
+}
+
+/// Answers; whoever asked may not wait any more.
+pub(super) fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    drop(reply.send(value));
+}
+
+/// Whether a Run is in a phase that a daemon may work in.
+pub(super) fn is_held(record: &Record) -> bool {
+    matches!(record.status.phase, Phase::Running | Phase::Finishing)
+}

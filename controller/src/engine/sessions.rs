@@ -1,0 +1,282 @@
+//! The daemons that are connected: Sessions, renewals, orders.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use runtimed_api::ids::{AttemptKey, DaemonName, RuntimeName, SessionId};
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::session::{Held, Lease, OpenSession, Order, OrderKind, Renewed, ReportAnswer, ReportEvent};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::State;
+use super::index::Live;
+use super::ops::{Op, Reply, Said, answer, is_held};
+use super::slots::Slot;
+use super::timers::Timer;
+use crate::core::{Record, RunKey};
+
+/// Slots of one daemon at most.
+const MAX_SLOTS: u32 = 1024;
+/// Ended attempts that are remembered for each Session.
+const REMEMBERED: usize = 256;
+
+/// The daemons that are connected. A daemon's leases are not here but with their Runs: they outlive a Session.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    by_id: HashMap<SessionId, Session>,
+    by_daemon: HashMap<(RuntimeName, DaemonName), SessionId>,
+}
+
+/// One daemon that is connected.
+#[derive(Debug)]
+pub(super) struct Session {
+    daemon: DaemonName,
+    runtime: RuntimeName,
+    slots: usize,
+    address: Option<String>,
+    seen: Instant,
+    renewal: Option<Renewal>,
+    /// Attempts that ended by its own report: a renewal that crossed the report may still name them.
+    finished: VecDeque<AttemptKey>,
+}
+
+/// A renewal that waits for something to do.
+#[derive(Debug)]
+struct Renewal {
+    attempts: Vec<AttemptKey>,
+    reply: Reply<Renewed>,
+}
+
+impl Sessions {
+    /// Daemons of this Runtime that are connected.
+    pub(super) fn count(&self, runtime: &RuntimeName) -> usize {
+        self.by_id.values().filter(|session| session.runtime == *runtime).count()
+    }
+
+    /// Daemons that are connected.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The address of a daemon's own endpoints.
+    pub(super) fn address(&self, runtime: &RuntimeName, daemon: &DaemonName) -> Option<String> {
+        let id = self.by_daemon.get(&(runtime.clone(), daemon.clone()))?;
+        self.by_id.get(id)?.address.clone()
+    }
+
+    /// Remembers which attempts a daemon's reports have ended.
+    pub(super) fn note_finished(&mut self, said: &Said) {
+        let Some(id) = self.by_daemon.get(&(said.runtime.clone(), said.daemon.clone())) else { return };
+        let Some(session) = self.by_id.get_mut(id) else { return };
+        for report in said.reports.iter().filter(|report| matches!(report.event, ReportEvent::Finished(_))) {
+            if session.finished.len() == REMEMBERED {
+                session.finished.pop_front();
+            }
+            session.finished.push_back(report.attempt.clone());
+        }
+    }
+
+    fn remove(&mut self, id: &SessionId) -> Option<Session> {
+        let session = self.by_id.remove(id)?;
+        let name = (session.runtime.clone(), session.daemon.clone());
+        if self.by_daemon.get(&name) == Some(id) {
+            self.by_daemon.remove(&name);
+        }
+        Some(session)
+    }
+}
+
+impl State {
+    /// Opens a Session; an earlier one of the same daemon ends.
+    pub(super) fn open_session(&mut self, open: OpenSession) -> Result<SessionId, Problem> {
+        if !(1..=MAX_SLOTS).contains(&open.slots) {
+            let message = format!("a daemon has 1 to {MAX_SLOTS} slots, not {}", open.slots);
+            return Err(Problem::new(Code::InvalidRequest, message));
+        }
+        let name = (open.runtime.clone(), open.daemon.clone());
+        if let Some(earlier) = self.sessions.by_daemon.get(&name).cloned() {
+            self.end_session(&earlier);
+        }
+        let id = SessionId::try_from(Uuid::now_v7().to_string())
+            .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+        let session = Session {
+            daemon: open.daemon,
+            runtime: open.runtime.clone(),
+            slots: usize::try_from(open.slots).unwrap_or(usize::MAX),
+            address: open.address,
+            seen: Instant::now(),
+            renewal: None,
+            finished: VecDeque::new(),
+        };
+        tracing::info!(daemon = %session.daemon, runtime = %session.runtime, slots = session.slots, "a daemon is connected");
+        self.sessions.by_id.insert(id.clone(), session);
+        self.sessions.by_daemon.insert(name, id.clone());
+        self.timers.at(Instant::now() + self.parts.lease, Timer::Session(id.clone()));
+        self.parts.metrics.sessions(self.sessions.len());
+        self.publish_waiting(&open.runtime);
+        Ok(id)
+    }
+
+    /// A free slot begins to wait.
+    pub(super) fn wait_for_run(
+        &mut self,
+        id: &SessionId,
+        runtime: &RuntimeName,
+        reply: oneshot::Sender<Box<Lease>>,
+    ) -> Result<(), Problem> {
+        let session = self.session(id, runtime)?;
+        let (daemon, slots) = (session.daemon.clone(), session.slots);
+        if self.slots.of_session(runtime, id) >= slots {
+            let message = format!("daemon {daemon} waits with more slots than its {slots}");
+            return Err(Problem::new(Code::RateLimited, message));
+        }
+        self.slots.add(Slot { session: id.clone(), daemon, runtime: runtime.clone(), reply });
+        self.dirty.insert(runtime.clone());
+        Ok(())
+    }
+
+    /// Renews the leases of a daemon. The answer comes when there is something to do; who asks bounds the wait.
+    pub(super) fn renew(
+        &mut self,
+        id: &SessionId,
+        runtime: &RuntimeName,
+        attempts: Vec<Held>,
+        reply: Reply<Renewed>,
+    ) {
+        let daemon = match self.session(id, runtime) {
+            Ok(session) => session.daemon.clone(),
+            Err(problem) => return answer(reply, Err(problem)),
+        };
+        let until = Instant::now() + self.parts.lease;
+        for held in &attempts {
+            let key = run_key(&held.attempt);
+            let Some(active) = self.index.get_mut(&key) else { continue };
+            if !is_his(&active.record, &daemon, runtime, &held.attempt) {
+                continue;
+            }
+            active.lease_until = Some(until);
+            let live = Live { step: held.step, last_output: held.last_output };
+            if active.live != live {
+                active.live = live;
+                self.publish(&key);
+            }
+        }
+        let listening: Vec<AttemptKey> =
+            attempts.into_iter().filter(|held| !held.stopping).map(|held| held.attempt).collect();
+        let orders = self.orders(id, &listening);
+        let Some(session) = self.sessions.by_id.get_mut(id) else { return };
+        if orders.is_empty() {
+            session.renewal = Some(Renewal { attempts: listening, reply });
+        } else {
+            answer(reply, Ok(Renewed { orders }));
+        }
+    }
+
+    /// Tells the daemon that has this attempt to stop it, if it listens; if not, its next renewal learns of it.
+    pub(super) fn tell_to_stop(&mut self, record: &Record, attempt: &AttemptKey) {
+        let Some(held) = record.held() else { return };
+        let name = (record.runtime().clone(), held.daemon);
+        let Some(id) = self.sessions.by_daemon.get(&name).cloned() else { return };
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        let Some(renewal) = session.renewal.take_if(|renewal| renewal.attempts.contains(attempt)) else {
+            return;
+        };
+        let orders = self.orders(&id, &renewal.attempts);
+        answer(renewal.reply, Ok(Renewed { orders }));
+    }
+
+    /// What to do about the attempts that a daemon names.
+    fn orders(&self, id: &SessionId, attempts: &[AttemptKey]) -> Vec<Order> {
+        let Some(session) = self.sessions.by_id.get(id) else { return Vec::new() };
+        let order = |attempt: &AttemptKey| {
+            let active = self.index.get(&run_key(attempt));
+            let his = active.filter(|a| is_his(&a.record, &session.daemon, &session.runtime, attempt));
+            match his {
+                Some(active) if active.record.status.cancel_requested => Some(OrderKind::Cancel),
+                Some(_) => None,
+                None if session.finished.contains(attempt) => None,
+                None => Some(OrderKind::Abandon),
+            }
+        };
+        attempts
+            .iter()
+            .filter_map(|attempt| order(attempt).map(|order| Order { attempt: attempt.clone(), order }))
+            .collect()
+    }
+
+    /// Applies reports, those of one Run together.
+    pub(super) fn report(
+        &mut self,
+        id: &SessionId,
+        runtime: &RuntimeName,
+        key: RunKey,
+        reports: Vec<runtimed_api::session::Report>,
+        reply: Reply<Vec<ReportAnswer>>,
+    ) {
+        match self.session(id, runtime) {
+            Ok(session) => {
+                let daemon = session.daemon.clone();
+                self.start(key, Op::Reports(Said { runtime: runtime.clone(), daemon, reports, reply }));
+            }
+            Err(problem) => answer(reply, Err(problem)),
+        }
+    }
+
+    /// Ends a Session that has gone silent.
+    pub(super) fn check_session(&mut self, id: &SessionId) {
+        let Some(session) = self.sessions.by_id.get(id) else { return };
+        let runtime = session.runtime.clone();
+        let renewing = session.renewal.as_ref().is_some_and(|renewal| !renewal.reply.is_closed());
+        let listens = renewing || self.slots.of_session(&runtime, id) > 0;
+        let until = if listens { Instant::now() } else { session.seen } + self.parts.lease;
+        if until > Instant::now() {
+            return self.timers.at(until, Timer::Session(id.clone()));
+        }
+        tracing::info!(daemon = %session.daemon, %runtime, "a daemon is not connected any more");
+        self.end_session(id);
+        self.publish_waiting(&runtime);
+    }
+
+    /// Ends all waiting, so that the listener can be closed.
+    pub(super) fn drain(&mut self) {
+        self.slots.clear();
+        for session in self.sessions.by_id.values_mut() {
+            session.renewal = None;
+        }
+        self.index.forget_watchers();
+    }
+
+    fn end_session(&mut self, id: &SessionId) {
+        if let Some(session) = self.sessions.remove(id) {
+            self.slots.end_session(&session.runtime, id);
+            self.parts.metrics.sessions(self.sessions.len());
+        }
+    }
+
+    /// The Session of this id, if a daemon of this Runtime has it; it is seen by that.
+    fn session(&mut self, id: &SessionId, runtime: &RuntimeName) -> Result<&Session, Problem> {
+        match self.sessions.by_id.get_mut(id).filter(|session| session.runtime == *runtime) {
+            Some(session) => {
+                session.seen = Instant::now();
+                Ok(session)
+            }
+            None => {
+                Err(Problem::new(Code::SessionUnknown, "the Session ended, or the controller was restarted")
+                    .hint("open another Session"))
+            }
+        }
+    }
+}
+
+fn is_his(record: &Arc<Record>, daemon: &DaemonName, runtime: &RuntimeName, attempt: &AttemptKey) -> bool {
+    is_held(record)
+        && record.runtime() == runtime
+        && record.held().is_some_and(|held| held.daemon == *daemon && record.attempt_key(&held) == *attempt)
+}
+
+/// The Run that an attempt is of.
+pub(super) fn run_key(attempt: &AttemptKey) -> RunKey {
+    RunKey { namespace: attempt.namespace.clone(), name: attempt.name.clone() }
+}

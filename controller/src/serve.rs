@@ -1,0 +1,195 @@
+//! The wiring: what is opened, in which order, and how it ends.
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use runtimed_client::listen::{self, Listener, TlsFiles};
+use rustix::fs::{FlockOperation, flock};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{App, router};
+use crate::auth::{AttemptTokens, Authority};
+use crate::blobs::BlobStore;
+use crate::cli::ServeArgs;
+use crate::engine::{self, Parts};
+use crate::metrics::Metrics;
+use crate::runtimes::Runtimes;
+use crate::store::{SqliteStore, Store};
+
+/// Why the controller does not serve, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// The command line, or a file named on it.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ServeError {
+    fn usage(error: impl ToString) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    fn failed(error: impl ToString) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// The shortest and the longest lease.
+const LEASES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+
+/// Serves until a signal.
+pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
+    let lease = args.lease.get();
+    if lease < LEASES.0 || lease > LEASES.1 {
+        return Err(ServeError::Usage(format!("a lease of {} is not 100ms to 10m", args.lease)));
+    }
+    let authority = Authority::open(&args.tokens).map_err(ServeError::usage)?;
+    let runtimes = Runtimes::read(&args.runtimes).map_err(ServeError::usage)?;
+    let _lock = claim(&args.data)?;
+    let tokens = AttemptTokens::open(&args.data.join("attempts.key")).map_err(ServeError::failed)?;
+    let blobs = args.data.join("blobs");
+    make(&blobs).map_err(|error| unusable(&blobs, &error))?;
+    let blobs = BlobStore::local(&blobs).map_err(ServeError::failed)?;
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
+    let listener = Listener::bind(args.listen, tls.as_ref()).map_err(|error| match error {
+        listen::ListenError::PlainOffLoopback(_) | listen::ListenError::Certificate { .. } => {
+            ServeError::usage(error)
+        }
+        error => ServeError::failed(error),
+    })?;
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&args.data.join("controller.db")).map_err(ServeError::failed)?);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ServeError::Failed(format!("no threads can be had: {error}")))?;
+    let metrics = Metrics::default();
+    let parts = Parts { store, blobs, tokens, metrics, lease };
+    let daemon_ca = args.daemon_ca.clone();
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::new().map_err(ServeError::failed)?;
+        let stopping = CancellationToken::new();
+        let serving = until_stopped(listener, parts, authority, runtimes, daemon_ca, stopping.clone());
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return ended,
+            () = signals.next() => {
+                tracing::info!("stopping: requests may go on for {} s", listen::DRAIN.as_secs());
+                stopping.cancel();
+            }
+        }
+        tokio::select! {
+            ended = &mut serving => ended,
+            () = signals.next() => Err(ServeError::Failed("aborted by a second signal".to_owned())),
+        }
+    });
+    // What still runs after an abort is not waited for: the store is consistent at every instant.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn until_stopped(
+    listener: Listener,
+    parts: Parts,
+    authority: Authority,
+    runtimes: Runtimes,
+    daemon_ca: Option<std::path::PathBuf>,
+    stopping: CancellationToken,
+) -> Result<(), ServeError> {
+    let (engine, task) = engine::start(parts.clone()).await.map_err(ServeError::failed)?;
+    let app = App {
+        engine: engine.clone(),
+        store: parts.store,
+        blobs: parts.blobs,
+        authority,
+        tokens: parts.tokens,
+        runtimes,
+        metrics: parts.metrics,
+        lease: parts.lease,
+        daemon_ca,
+        stopping: stopping.clone(),
+        daemons: Mutex::new(HashMap::new()),
+    };
+    announce(&listener)
+        .map_err(|error| ServeError::Failed(format!("the address cannot be printed on stdout: {error}")))?;
+    let shutdown = async {
+        stopping.cancelled().await;
+        engine.drain().await;
+    };
+    let served = listen::serve(listener, router(app), shutdown).await;
+    // The last of its handles: the engine concludes what is under way and ends.
+    drop(engine);
+    task.await.map_err(|error| ServeError::Failed(format!("the engine failed: {error}")))?;
+    served.map_err(ServeError::failed)
+}
+
+/// Tells whoever started it where it listens: one line of JSON on stdout, when requests are taken.
+fn announce(listener: &Listener) -> io::Result<()> {
+    let url = listener.url();
+    tracing::info!(%url, "listening");
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", serde_json::json!({ "listening": url }))?;
+    out.flush()
+}
+
+/// Claims the data directory for this process alone, for as long as the answer lives.
+fn claim(data: &Path) -> Result<File, ServeError> {
+    make(data).map_err(|error| unusable(data, &error))?;
+    let path = data.join("lock");
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| unusable(data, &error))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Failed(format!(
+            "another controller works on {}: stop it, or give another --data",
+            data.display()
+        ))),
+        Err(error) => Err(unusable(data, &error.into())),
+    }
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn unusable(directory: &Path, error: &io::Error) -> ServeError {
+    let user = rustix::process::geteuid().as_raw();
+    ServeError::Usage(format!(
+        "the data directory {} cannot be used by user {user}: {error}; give --data a directory it may write",
+        directory.display()
+    ))
+}
+
+/// The signals that end a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

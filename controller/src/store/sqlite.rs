@@ -1,0 +1,167 @@
+//! The store in one SQLite file.
+//!
+//! One thread owns the connection that writes. It takes whatever waits, applies it in one transaction, commits (WAL with
+//! `synchronous=FULL`: one fsync), and only then answers: under load one fsync serves many writes, and a lone write waits
+//! for nobody. A second connection, on a thread of its own, reads: a long list never delays a write.
+
+mod reader;
+mod schema;
+mod writer;
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Change, Key, Object, Page, Query, Store, StoreError, Stored, Version};
+
+/// Requests that wait at most; more make the askers wait.
+const QUEUE: usize = 1024;
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be made or opened.
+    #[error("the database {} cannot be opened: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// SQLite refused it.
+    #[error("the database {} cannot be used: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A newer controller wrote it.
+    #[error("the database {} has schema {found}, and this controller knows {known}: use the newer controller", path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+}
+
+/// The store in one SQLite file.
+pub struct SqliteStore {
+    writes: mpsc::Sender<writer::Write>,
+    reads: mpsc::Sender<reader::Read>,
+    watch: mpsc::UnboundedSender<mpsc::UnboundedSender<Change>>,
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SqliteStore")
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database, making it (mode 0600) when it is not there, and brings its schema up to date. The threads end
+    /// when the store is dropped.
+    ///
+    /// # Errors
+    /// The file cannot be made or opened, is no database of ours, or was written by a newer controller.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let file = |source| OpenError::File { path: path.to_owned(), source };
+        // SQLite gives its WAL files the mode of the database, so this one decides for all.
+        let handle = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(file)?;
+        handle.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file)?;
+        drop(handle);
+
+        let writing = schema::open(path)?;
+        let reading = schema::open_to_read(path)?;
+        let (writes, incoming_writes) = mpsc::channel(QUEUE);
+        let (reads, incoming_reads) = mpsc::channel(QUEUE);
+        let (watch, watchers) = mpsc::unbounded_channel();
+        thread::Builder::new()
+            .name("store-write".to_owned())
+            .spawn(move || writer::run(writing, incoming_writes, watchers))
+            .map_err(file)?;
+        thread::Builder::new()
+            .name("store-read".to_owned())
+            .spawn(move || reader::run(&reading, incoming_reads))
+            .map_err(file)?;
+        Ok(Self { writes, reads, watch })
+    }
+
+    async fn write<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> writer::Write,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.writes.send(make(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    async fn read<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> reader::Read,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.reads.send(make(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Store for SqliteStore {
+    fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(self.read(|answer| reader::Read::Get { key, answer }))
+    }
+
+    fn create(&self, object: Object) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            let row = writer::Row::of(object)?;
+            self.write(|answer| writer::Write::Create { row, answer }).await
+        })
+    }
+
+    fn replace(&self, object: Object, version: Version) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            let row = writer::Row::of(object)?;
+            self.write(|answer| writer::Write::Replace { row, version, answer }).await
+        })
+    }
+
+    fn delete(&self, key: Key, version: Version) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |answer| writer::Write::Delete { key, version, answer }))
+    }
+
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.read(|answer| reader::Read::List { query: Box::new(query), answer }))
+    }
+
+    fn watch(&self) -> mpsc::UnboundedReceiver<Change> {
+        let (changes, watching) = mpsc::unbounded_channel();
+        // A writer that is gone drops the sender, and the watcher sees the end.
+        drop(self.watch.send(changes));
+        watching
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Failed(Arc::from("its thread has ended"))
+}
+
+fn failed(error: &rusqlite::Error) -> StoreError {
+    StoreError::Failed(Arc::from(error.to_string()))
+}
