@@ -1,0 +1,240 @@
+//! The command line's words.
+
+mod runs;
+
+use std::path::PathBuf;
+
+use clap::{Args as Flags, Parser, Subcommand};
+use clap_complete::Shell;
+use runtimed_api::ids::Namespace;
+
+use crate::output::Format;
+
+pub use runs::{Compose, Get, List, Local, Logs, Names, Run, Wait};
+
+/// Runs work in hardened Kubernetes pods, and shows what became of it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "runtimectl",
+    version,
+    after_help = EXIT_CODES,
+    after_long_help = concat_help!(),
+    max_term_width = 100
+)]
+pub struct Args {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Default, Flags)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The controller, `https://host:port` [env: RUNTIMECTL_SERVER]
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// The namespace [env: RUNTIMECTL_NAMESPACE] [default: default]
+    #[arg(long, short = 'n', global = true, value_name = "NAME")]
+    pub namespace: Option<Namespace>,
+    /// A file that holds your token [env: RUNTIMECTL_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The controller's certificate authorities, in PEM [env: RUNTIMECTL_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// A context of the configuration [env: RUNTIMECTL_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The form of the result [default: table]
+    #[arg(long, short = 'o', global = true, value_name = "FORM", value_enum)]
+    pub output: Option<Format>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one Run on this machine: controller and daemon come and go with it
+    #[command(after_help = runs::LOCAL_EXAMPLES)]
+    Local(Box<Local>),
+    /// Submit a Run, show its log, and exit with its exit code
+    #[command(after_help = runs::RUN_EXAMPLES)]
+    Run(Box<Run>),
+    /// Show a Run
+    Get(Get),
+    /// List Runs, the newest first
+    List(List),
+    /// Wait until a Run is over, and exit with its exit code
+    Wait(Wait),
+    /// Show a Run's log
+    Logs(Logs),
+    /// End Runs; their logs and results so far are kept
+    Cancel(Names),
+    /// Delete Runs that are over
+    Delete(Names),
+    /// Show a Run's outputs, as KEY=VALUE lines
+    Outputs(Get),
+    /// List a Run's artifacts, or get them
+    Artifacts(Artifacts),
+    /// Get, check or apply a Run's patch
+    #[command(subcommand)]
+    Patch(Patch),
+    /// Check a file that describes a Run, without submitting it
+    Validate(Validate),
+    /// List the Runtimes that you may use
+    Runtimes,
+    /// Print the version and the build
+    Version(Version),
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example:\n  runtimectl completion bash > ~/.local/share/bash-completion/completions/runtimectl"
+    )]
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// `runtimectl artifacts`.
+#[derive(Debug, Flags)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Artifacts {
+    /// The Run whose artifacts to list
+    #[arg(required = true)]
+    pub run: Option<runtimed_api::ids::RunName>,
+    /// Or what else to do.
+    #[command(subcommand)]
+    pub command: Option<ArtifactsCommand>,
+}
+
+/// `runtimectl artifacts …`.
+#[derive(Debug, Subcommand)]
+pub enum ArtifactsCommand {
+    /// Get artifacts: all of them, or those of the paths given
+    #[command(
+        after_help = "Examples:\n  runtimectl artifacts get fix-typo --dir out\n  runtimectl artifacts get fix-typo report.json --stdout | jq ."
+    )]
+    Get {
+        /// The Run
+        run: runtimed_api::ids::RunName,
+        /// Their paths, as `runtimectl artifacts RUN` lists them
+        paths: Vec<String>,
+        /// Where to write them; made if it is not there
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// Write the one artifact to standard output
+        #[arg(long, requires = "paths", conflicts_with = "dir")]
+        stdout: bool,
+    },
+}
+
+/// `runtimectl patch …`.
+#[derive(Debug, Subcommand)]
+pub enum Patch {
+    /// Get the Patch that a Run captured
+    Get {
+        /// The Run
+        run: runtimed_api::ids::RunName,
+        /// Write it here instead of to standard output
+        #[arg(long, short = 'O', value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Say whether a patch applies to a repository's HEAD, and which rules it breaks; nothing is written
+    Check(PatchOn),
+    /// Apply a patch to a repository's working tree, if it applies as a whole
+    Apply(PatchOn),
+}
+
+/// A patch, and what it is for.
+#[derive(Debug, Flags)]
+#[command(
+    after_help = "Examples:\n  runtimectl patch check fix-typo\n  runtimectl patch apply fix.patch --repo ~/src/project"
+)]
+pub struct PatchOn {
+    /// A file, or the Run that captured the patch
+    #[arg(value_name = "FILE|RUN")]
+    pub patch: String,
+    /// The repository
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub repo: PathBuf,
+}
+
+/// `runtimectl validate`.
+#[derive(Debug, Flags)]
+pub struct Validate {
+    /// The file, YAML or JSON; `-` is standard input
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// `runtimectl version`.
+#[derive(Debug, Flags)]
+pub struct Version {
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The table of exit codes, for the end of the help text.
+const EXIT_CODES: &str = "Exit codes: 0-119 and 128+n are the command's own; 120-125 are ours, see --help.";
+
+/// The long help's end; a macro, because clap takes it where a constant is wanted.
+macro_rules! concat_help {
+    () => {
+        crate::args::long_help()
+    };
+}
+use concat_help;
+
+fn long_help() -> String {
+    let codes = runtimed_api::exit::Exit::TABLE;
+    let width = codes.iter().map(|(code, _)| code.chars().count()).max().unwrap_or_default();
+    let codes: Vec<_> = codes.iter().map(|(code, meaning)| format!("  {code:width$}  {meaning}")).collect();
+    format!(
+        "Exit codes:\n{}\n\nA configuration, $XDG_CONFIG_HOME/runtimectl/config.toml, names contexts:\n  \
+         current = \"team\"\n  [contexts.team]\n  server = \"https://runtimed.example\"\n  namespace = \"team-a\"\n  \
+         token_file = \"team.token\"",
+        codes.join("\n")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_holds() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_text_shows_the_exit_codes() {
+        insta::assert_snapshot!(Args::command().render_long_help());
+    }
+
+    #[test]
+    fn words_and_flags() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' '));
+        assert!(parse("runtimectl local -- true").is_ok());
+        assert!(
+            parse("runtimectl run --name a --git https://h/r --ref main -n team -o json -- make test")
+                .is_ok()
+        );
+        assert!(parse("runtimectl artifacts fix-typo").is_ok());
+        assert!(parse("runtimectl artifacts get fix-typo a b --dir out").is_ok());
+        for bad in [
+            "runtimectl",
+            "runtimectl run --name A_B -- true",
+            "runtimectl run --ref main -- true",
+            "runtimectl artifacts",
+            "runtimectl frobnicate",
+            "runtimectl get",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `runtimectl artifacts`.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
+
+use futures_util::TryStreamExt as _;
+use runtimed_api::digest::Digest;
+use runtimed_api::ids::RunName;
+use runtimed_api::manifest::{Artifact, Manifest};
+use runtimed_api::run::Run;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+use super::Session;
+use super::runs::unwritable;
+use crate::args::{Artifacts, ArtifactsCommand};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::style::{Ink, Style};
+use crate::table::{Table, one_line, size};
+
+pub(super) async fn artifacts(session: &Session, words: Artifacts, output: &Output) -> Result<(), Failure> {
+    match words.command {
+        Some(ArtifactsCommand::Get { run, paths, dir, stdout }) => {
+            let manifest = session.controller.manifest(&session.namespace, &run).await?;
+            let chosen = choose(&manifest, &run, &paths)?;
+            match chosen.as_slice() {
+                [one] if stdout => fetch(session, &run, one, tokio::io::stdout(), Failure::from).await,
+                _ if stdout => Err(Failure::usage("--stdout takes one path")),
+                all => save_all(session, &run, all, &dir, output).await,
+            }
+        }
+        None => {
+            let run = words.run.ok_or_else(|| Failure::usage("no Run is named"))?;
+            let manifest = session.controller.manifest(&session.namespace, &run).await?;
+            output.result(&manifest, |style| table(&manifest, style))
+        }
+    }
+}
+
+fn table(manifest: &Manifest, style: Style) -> String {
+    let mut table = Table::new(&["PATH", "SIZE", "TYPE", "DIGEST"]);
+    for file in &manifest.files {
+        table.row([
+            (Ink::Plain, file.path.clone()),
+            (Ink::Plain, size(file.size)),
+            (Ink::Plain, file.content_type.clone()),
+            (Ink::Dim, file.digest.to_string()),
+        ]);
+    }
+    for skipped in &manifest.skipped {
+        table.row([
+            (Ink::Warn, skipped.path.clone()),
+            (Ink::Warn, "skipped".to_owned()),
+            (Ink::Dim, skipped.reason.clone()),
+        ]);
+    }
+    table.render(style)
+}
+
+fn choose<'m>(manifest: &'m Manifest, run: &RunName, paths: &[String]) -> Result<Vec<&'m Artifact>, Failure> {
+    if paths.is_empty() {
+        return Ok(manifest.files.iter().collect());
+    }
+    let find = |path: &String| {
+        manifest.files.iter().find(|file| file.path == *path).ok_or_else(|| {
+            Failure::refused(format!("{run} has no artifact {path}"))
+                .hint(format!("`runtimectl artifacts {run}` lists them, and says why a file was skipped"))
+        })
+    };
+    paths.iter().map(find).collect()
+}
+
+async fn save_all(
+    session: &Session,
+    run: &RunName,
+    files: &[&Artifact],
+    dir: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
+    for file in files {
+        let to = dir.join(inside(&file.path)?);
+        save(session, run, file, &to).await?;
+        output.note("saved", &format!("{} ({})", to.display(), size(file.size)));
+    }
+    Ok(())
+}
+
+/// Keeps what a Run that is over has left: its patch as `patch.diff`, its artifacts below `artifacts/`.
+///
+/// # Errors
+/// The directory cannot be written, or the controller does not give them.
+pub async fn keep(session: &Session, run: &Run, dir: &Path, output: &Output) -> Result<(), Failure> {
+    let result = run.status.as_ref().and_then(|status| status.attempts.last()?.result.as_ref());
+    let (Some(result), Some(name)) = (result, &run.metadata.name) else { return Ok(()) };
+    fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
+    if result.patch.as_ref().is_some_and(|patch| patch.digest.is_some()) {
+        let to = dir.join("patch.diff");
+        let bytes = session.controller.patch(&session.namespace, name).await?.bytes().await?;
+        fs::write(&to, bytes).map_err(|error| unwritable(&to, &error))?;
+        output.note("saved", &to.display().to_string());
+    }
+    if result.artifacts.is_some() {
+        let manifest = session.controller.manifest(&session.namespace, name).await?;
+        let all: Vec<_> = manifest.files.iter().collect();
+        save_all(session, name, &all, &dir.join("artifacts"), output).await?;
+    }
+    Ok(())
+}
+
+/// The path below a directory: who runs the command decides where files go, not who made the list.
+fn inside(path: &str) -> Result<PathBuf, Failure> {
+    let relative = Path::new(path);
+    let plain = relative.components().all(|component| matches!(component, Component::Normal(_)));
+    if path.is_empty() || !plain || path.contains('\0') {
+        return Err(Failure::fault(format!(
+            "the artifact {} has a path that leads elsewhere",
+            one_line(path)
+        )));
+    }
+    Ok(relative.to_owned())
+}
+
+/// Writes beside the destination first, so that a broken download leaves nothing there.
+async fn save(session: &Session, run: &RunName, file: &Artifact, to: &Path) -> Result<(), Failure> {
+    let parent = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
+    let broken = |error: io::Error| unwritable(to, &error);
+    // A temporary file is private; what a person saves has the mode that any new file has.
+    let mode = fs::Permissions::from_mode(0o666);
+    let new = tempfile::Builder::new().permissions(mode).tempfile_in(parent).map_err(broken)?;
+    let write = new.reopen().map_err(broken)?;
+    fetch(session, run, file, tokio::fs::File::from_std(write), broken).await?;
+    new.persist(to).map_err(|error| unwritable(to, &error.error))?;
+    Ok(())
+}
+
+async fn fetch(
+    session: &Session,
+    run: &RunName,
+    file: &Artifact,
+    mut to: impl AsyncWrite + Unpin,
+    broken: impl Fn(io::Error) -> Failure,
+) -> Result<(), Failure> {
+    let mut bytes = session.controller.artifact(&session.namespace, run, &file.path).await?;
+    let mut hash = Sha256::new();
+    while let Some(piece) = bytes.try_next().await? {
+        hash.update(&piece);
+        to.write_all(&piece).await.map_err(&broken)?;
+    }
+    to.flush().await.map_err(&broken)?;
+    let digest = Digest::from_bytes(hash.finalize().into());
+    if digest != file.digest {
+        return Err(Failure::fault(format!(
+            "the artifact {} arrived with the digest {digest}, and {} was kept",
+            one_line(&file.path),
+            file.digest
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_inside() {
+        assert_eq!(inside("a/b c").expect("inside"), Path::new("a/b c"));
+        for bad in ["", "/etc/passwd", "../x", "a/../../x", "a\0b", "."] {
+            assert!(inside(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Controller and daemon as children: started, watched, stopped.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use runtimed_client::Endpoint;
+use runtimed_client::controller::Controller;
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::process::Child;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::files::Files;
+use super::home::Home;
+use super::siblings::Siblings;
+use crate::failure::Failure;
+use crate::table::one_line;
+
+/// How long the controller may take until it listens.
+const START: Duration = Duration::from_secs(20);
+/// How long a server may take for its end, before it is killed.
+const STOP: Duration = Duration::from_secs(20);
+/// Lines of a server's diagnostics that are kept for when it fails.
+const KEPT: usize = 20;
+/// The longest line that is looked at, in bytes.
+const LINE: u64 = 16 * 1024;
+
+/// Controller and daemon. Dropped, both are killed.
+#[derive(Debug)]
+pub(super) struct Servers {
+    controller: Server,
+    daemon: Server,
+    url: String,
+}
+
+#[derive(Debug)]
+struct Server {
+    name: &'static str,
+    child: Child,
+    said: Arc<Mutex<VecDeque<String>>>,
+    listening: JoinHandle<()>,
+}
+
+/// The controller's one line.
+#[derive(Debug, Deserialize)]
+struct Listening {
+    listening: String,
+}
+
+impl Servers {
+    /// Starts the controller, and when it listens the daemon.
+    pub(super) async fn start(
+        siblings: &Siblings,
+        home: &Home,
+        files: &mut Files,
+        verbose: bool,
+    ) -> Result<Self, Failure> {
+        let text = |path: &std::path::Path| path.display().to_string();
+        let (data, tokens, runtimes) = (text(&files.data), text(&files.tokens), text(&files.runtimes));
+        let user = home.owner().user();
+        let arguments = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+            &data,
+            "--tokens",
+            &tokens,
+            "--runtimes",
+            &runtimes,
+            "--until-stdin-closes",
+        ];
+        let child = siblings.controller.start(&arguments, user);
+        let mut controller = Server::of("controller", child, verbose)?;
+        let url = controller.url().await?;
+
+        let config = text(&files.write_daemon(home, &url)?);
+        let uid = user.map(|user| user.to_string());
+        let mut arguments = vec!["serve", "--config", &config, "--until-stdin-closes"];
+        // The daemon gives up root itself, after it has opened its worker.
+        arguments.extend(uid.iter().flat_map(|uid| ["--user", uid.as_str()]));
+        let daemon = Server::of("daemon", siblings.daemon.start(&arguments, None), verbose)?;
+        Ok(Self { controller, daemon, url })
+    }
+
+    /// The controller, spoken to with the person's token.
+    pub(super) fn controller(&self, files: &Files) -> Result<Controller, Failure> {
+        Ok(Controller::new(&Endpoint::new(&self.url))?.with_token(files.person.clone()))
+    }
+
+    /// Waits until one of them ends, which none should.
+    pub(super) async fn one_ends(&mut self) -> Failure {
+        tokio::select! {
+            failure = self.controller.ends() => failure,
+            failure = self.daemon.ends() => failure,
+        }
+    }
+
+    /// Ends both, the daemon first: it may still have something to report.
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        let daemon = self.daemon.stop().await;
+        self.controller.stop().await.and(daemon)
+    }
+}
+
+impl Server {
+    fn of(name: &'static str, child: std::io::Result<Child>, verbose: bool) -> Result<Self, Failure> {
+        let mut child =
+            child.map_err(|error| Failure::fault(format!("the {name} cannot be started: {error}")))?;
+        let said = Arc::default();
+        let listening = tokio::spawn(listen(name, child.stderr.take(), Arc::clone(&said), verbose));
+        Ok(Self { name, child, said, listening })
+    }
+
+    /// The address that the controller says.
+    async fn url(&mut self) -> Result<String, Failure> {
+        let mut line = Vec::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            let mut stdout = BufReader::new(stdout.take(LINE));
+            let read = timeout(START, stdout.read_until(b'\n', &mut line)).await;
+            if read.is_err() {
+                return Err(Failure::fault(format!(
+                    "the {} does not listen within {} s",
+                    self.name,
+                    START.as_secs()
+                )));
+            }
+        }
+        match serde_json::from_slice::<Listening>(&line) {
+            Ok(said) => Ok(said.listening),
+            Err(_) => Err(self.ends().await),
+        }
+    }
+
+    /// Waits for its end and tells why, as far as it said so.
+    async fn ends(&mut self) -> Failure {
+        // It said something that is no address, and does not end.
+        let ended = timeout(STOP, self.child.wait()).await;
+        // What it said last may still be on its way.
+        drop(timeout(Duration::from_secs(1), &mut self.listening).await);
+        let last = self.said.lock().unwrap_or_else(PoisonError::into_inner).back().cloned();
+        let how = match ended {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it hangs".to_owned(),
+        };
+        Failure::fault(format!(
+            "the {} ended ({how}): {}",
+            self.name,
+            last.as_deref().unwrap_or("without a word")
+        ))
+        .hint("--verbose shows all that it said")
+    }
+
+    async fn stop(mut self) -> Result<(), Failure> {
+        drop(self.child.stdin.take());
+        let Ok(_ended) = timeout(STOP, self.child.wait()).await else {
+            drop(self.child.kill().await);
+            return Err(Failure::fault(format!(
+                "the {} did not end within {} s and was killed",
+                self.name,
+                STOP.as_secs()
+            )));
+        };
+        drop(timeout(Duration::from_secs(1), self.listening).await);
+        Ok(())
+    }
+}
+
+/// Keeps the last lines of a server's diagnostics, and shows them if asked.
+async fn listen(
+    name: &'static str,
+    stderr: Option<impl AsyncRead + Unpin>,
+    said: Arc<Mutex<VecDeque<String>>>,
+    verbose: bool,
+) {
+    let Some(stderr) = stderr else { return };
+    let mut stderr = BufReader::new(stderr);
+    loop {
+        let mut line = Vec::new();
+        match (&mut stderr).take(LINE).read_until(b'\n', &mut line).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+        let line = one_line(String::from_utf8_lossy(&line).trim_end());
+        if verbose {
+            crate::output::diagnose(name, &line);
+        }
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.push_back(line);
+        if said.len() > KEPT {
+            said.pop_front();
+        }
+    }
+}
