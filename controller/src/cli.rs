@@ -16,7 +16,7 @@ use crate::user::{self, User};
 
 /// The runtimed controller: takes Runs, gives them to daemons, keeps what became of them.
 #[derive(Debug, Parser)]
-#[command(name = "runtimed-controller", version = env!("RUNTIMED_BUILD_ID"))]
+#[command(name = "runtimed-controller", disable_version_flag = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +26,12 @@ struct Cli {
 enum Command {
     /// Serve people and daemons until a signal. The first drains for at most 10 s, the second aborts.
     Serve(ServeArgs),
+    /// Print the version and the build.
+    Version {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Exit codes: 0 after a drain, 120 for a wrong command line or file, 125 for anything else.
@@ -76,7 +82,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).finish();
     // Tests that drive this function share one process, where the first has set it.
     drop(tracing::subscriber::set_global_default(subscriber));
-    let Command::Serve(args) = cli.command;
+    let args = match cli.command {
+        Command::Serve(args) => args,
+        Command::Version { json } => return version(json),
+    };
     let outcome = user::settle(args.user, &args.data, &arguments)
         .map_err(ServeError::Usage)
         .and_then(|()| serve::serve(&args));
@@ -91,6 +100,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         }
     }
+}
+
+fn version(json: bool) -> ExitCode {
+    let (version, build) = (env!("CARGO_PKG_VERSION"), env!("RUNTIMED_BUILD_ID"));
+    let mut out = io::stdout().lock();
+    let written = if json {
+        writeln!(out, "{}", serde_json::json!({ "version": version, "build": build }))
+    } else {
+        writeln!(out, "runtimed-controller {version} ({build})")
+    };
+    code(if written.is_ok() { Exit::Ok } else { Exit::Fault })
 }
 
 fn code(exit: Exit) -> ExitCode {
