@@ -16,6 +16,7 @@ use super::files::Files;
 use super::home::Home;
 use super::siblings::Siblings;
 use crate::failure::Failure;
+use crate::spawn::start;
 use crate::table::one_line;
 
 /// How long the controller may take until it listens.
@@ -59,29 +60,18 @@ impl Servers {
     ) -> Result<Self, Failure> {
         let text = |path: &std::path::Path| path.display().to_string();
         let (data, tokens, runtimes) = (text(&files.data), text(&files.tokens), text(&files.runtimes));
-        let user = home.owner().user();
-        let arguments = [
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--data",
-            &data,
-            "--tokens",
-            &tokens,
-            "--runtimes",
-            &runtimes,
-            "--until-stdin-closes",
-        ];
-        let child = siblings.controller.start(&arguments, user);
-        let mut controller = Server::of("controller", child, verbose)?;
+        // Each gives up root itself, the daemon after it has opened its worker.
+        let uid = home.owner().user().map(|user| user.to_string());
+        let user: Vec<_> = uid.iter().flat_map(|uid| ["--user", uid]).collect();
+        let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--data", &data, "--tokens", &tokens];
+        arguments.extend(["--runtimes", &runtimes, "--until-stdin-closes"].iter().chain(&user));
+        let mut controller = Server::of("controller", start(&siblings.controller, &arguments), verbose)?;
         let url = controller.url().await?;
 
         let config = text(&files.write_daemon(home, &url)?);
-        let uid = user.map(|user| user.to_string());
         let mut arguments = vec!["serve", "--config", &config, "--until-stdin-closes"];
-        // The daemon gives up root itself, after it has opened its worker.
-        arguments.extend(uid.iter().flat_map(|uid| ["--user", uid.as_str()]));
-        let daemon = Server::of("daemon", siblings.daemon.start(&arguments, None), verbose)?;
+        arguments.extend(&user);
+        let daemon = Server::of("daemon", start(&siblings.daemon, &arguments), verbose)?;
         Ok(Self { controller, daemon, url })
     }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::spawn::Program;
+use crate::spawn::start;
 
 /// Printing a version takes a millisecond; a program that takes this long is another.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The other binaries of this build.
 #[derive(Debug)]
 pub(super) struct Siblings {
-    pub(super) controller: Program,
-    pub(super) daemon: Program,
+    pub(super) controller: PathBuf,
+    pub(super) daemon: PathBuf,
     /// Started by the daemon, which compares builds itself.
     pub(super) worker: PathBuf,
 }
@@ -24,11 +24,13 @@ pub(super) struct Siblings {
 impl Siblings {
     /// Finds them beside this executable, else in PATH, and compares their builds with ours.
     pub(super) async fn find(build: &str) -> Result<Self, Failure> {
-        Ok(Self {
-            controller: same_build(&find("runtimed-controller")?, build).await?,
-            daemon: same_build(&find("runtimed")?, build).await?,
+        let found = Self {
+            controller: find("runtimed-controller")?,
+            daemon: find("runtimed")?,
             worker: find("runtimed-worker")?,
-        })
+        };
+        tokio::try_join!(same_build(&found.controller, build), same_build(&found.daemon, build))?;
+        Ok(found)
     }
 }
 
@@ -54,13 +56,12 @@ struct Version {
     build: String,
 }
 
-async fn same_build(path: &Path, build: &str) -> Result<Program, Failure> {
+async fn same_build(path: &Path, build: &str) -> Result<(), Failure> {
     let failed = |why: String| {
         Failure::usage(format!("{} cannot be used: {why}", path.display()))
             .hint("build or install all binaries together")
     };
-    let program = Program::open(path).map_err(|error| failed(error.to_string()))?;
-    let child = program.start(&["version", "--json"], None).map_err(|error| failed(error.to_string()))?;
+    let child = start(path, &["version", "--json"]).map_err(|error| failed(error.to_string()))?;
     let said = timeout(PATIENCE, child.wait_with_output())
         .await
         .map_err(|_| failed("it does not say its version".to_owned()))?
@@ -70,5 +71,5 @@ async fn same_build(path: &Path, build: &str) -> Result<Program, Failure> {
     if version.build != build {
         return Err(failed(format!("it is of the build {}, and runtimectl of {build}", version.build)));
     }
-    Ok(program)
+    Ok(())
 }
