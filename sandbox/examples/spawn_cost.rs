@@ -51,8 +51,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let p50 = median(samples);
         let p99 = samples.get(samples.len() * 99 / 100).copied().unwrap_or_default();
         let difference = p50.as_secs_f64() - base.as_secs_f64();
+        let p10 = samples.get(samples.len() / 10).copied().unwrap_or_default();
         println!(
-            "{name:20} p50 {p50:>10.1?}  p99 {p99:>10.1?}  ratio {:.2}  difference {:+.3} ms",
+            "{name:20} p10 {p10:>10.1?}  p50 {p50:>10.1?}  p99 {p99:>10.1?}  ratio {:.2}  difference {:+.3} ms",
             p50.as_secs_f64() / base.as_secs_f64(),
             difference * 1e3
         );
@@ -92,7 +93,7 @@ fn planned() -> Result<Plan, Box<dyn std::error::Error>> {
         paths.iter().map(PathBuf::from).filter(|path| path.exists()).collect()
     };
     let policy = Policy {
-        read: existing(&["/opt", "/srv"]),
+        read: existing(&["/etc", "/opt"]),
         execute: existing(&["/usr", "/bin", "/lib", "/lib64"]),
         devices: existing(COMMON_DEVICES),
         proc_files: existing(HARMLESS_PROC),

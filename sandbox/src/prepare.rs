@@ -1,14 +1,14 @@
 //! From a plan to descriptors and programs that a child applies without opening, building or allocating anything.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
@@ -102,12 +102,19 @@ impl Plan {
         let missing = |errno: Errno| {
             Refusal::new("grant.missing", format!("the granted path {shown} cannot be opened: {errno}"))
         };
-        let fd =
-            rustix::fs::open(&grant.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(missing)?;
-        let resolved = resolved(&fd).map_err(missing)?;
-        if resolved != grant.path {
-            check_path(&resolved, grant.access, &self.policy, &self.mounts)?;
-        }
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let plain = rustix::fs::openat2(CWD, &grant.path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+        let fd = match plain {
+            // It leads where it says, which the plan has judged.
+            Ok(fd) => fd,
+            Err(Errno::LOOP) => {
+                let fd = rustix::fs::open(&grant.path, flags, Mode::empty()).map_err(missing)?;
+                let resolved = resolved(&fd).map_err(missing)?;
+                check_path(&resolved, grant.access, &self.policy, &self.mounts)?;
+                fd
+            }
+            Err(errno) => return Err(missing(errno)),
+        };
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).map_err(missing)?.st_mode);
         let fits = match grant.access {
             Access::Device => kind == FileType::CharacterDevice,
@@ -130,10 +137,9 @@ impl Plan {
     }
 }
 
+/// The path of what a descriptor refers to.
 fn resolved(fd: &OwnedFd) -> Result<PathBuf, Errno> {
-    use std::os::fd::AsRawFd;
-    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    let target = rustix::fs::readlink(Path::new(&link), Vec::new())?;
+    let target = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
     Ok(PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes())))
 }
 

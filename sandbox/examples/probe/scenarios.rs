@@ -57,6 +57,8 @@ fn prepared(policy: &Policy) -> Result<runtimed_sandbox::Prepared, Errno> {
 }
 
 fn phase() -> Result<(), Errno> {
+    // As a supervisor is: `/proc/self` belongs to root now, and everything has to work all the same.
+    process::harden_self()?;
     let (read, write) = rustix::pipe::pipe()?;
     let (lost, _other) = rustix::pipe::pipe()?;
     let number = std::os::fd::AsRawFd::as_raw_fd(&lost);
