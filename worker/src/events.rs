@@ -1,0 +1,113 @@
+//! The one place where the supervisor waits: for the link, for its children, and for a moment in time.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use runtimed_api::link::{Down, Up};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::link::{Link, LinkError};
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The daemon sent a frame.
+    Frame(Down),
+    /// A child of this process changed its state; which one is for the caller to find out.
+    Child,
+    /// The descriptor that the caller named can be read, or its other end is closed.
+    Readable,
+    /// The moment that the caller named has come.
+    Deadline,
+}
+
+/// The link and the signal that tells of children.
+#[derive(Debug)]
+pub(crate) struct Events {
+    link: Link,
+    children: SignalFd,
+}
+
+impl Events {
+    /// Routes SIGCHLD to a descriptor: an orphan of the command becomes a child of this process without any other sign.
+    pub(crate) fn new(link: Link) -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block()?;
+        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { link, children })
+    }
+
+    /// The link, to send on it and to take descriptors from it.
+    pub(crate) fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    /// Sends a frame.
+    pub(crate) fn send(&mut self, up: &Up) -> Result<(), LinkError> {
+        self.link.send(up)
+    }
+
+    /// Waits for the next frame, whatever the children do.
+    pub(crate) fn frame(&mut self) -> Result<Down, LinkError> {
+        loop {
+            if let Event::Frame(down) = self.next(None, None)? {
+                return Ok(down);
+            }
+        }
+    }
+
+    /// Waits for the next event. Frames come first: a Stop must not wait behind a flood of anything else.
+    pub(crate) fn next(
+        &mut self,
+        input: Option<BorrowedFd<'_>>,
+        deadline: Option<Instant>,
+    ) -> Result<Event, LinkError> {
+        loop {
+            if let Some(down) = self.link.next()? {
+                return Ok(Event::Frame(down));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(Event::Deadline);
+            }
+            match self.wait(input, left.and_then(|left| Timespec::try_from(left).ok()))? {
+                Woken { link: true, .. } => self.link.fill()?,
+                Woken { child: true, .. } => {
+                    // One signal may stand for several children, so its contents say nothing more.
+                    while self.children.read_signal().map_err(io::Error::from)?.is_some() {}
+                    return Ok(Event::Child);
+                }
+                Woken { input: true, .. } => return Ok(Event::Readable),
+                // The deadline, or an interruption: the loop finds out which.
+                Woken { .. } => {}
+            }
+        }
+    }
+
+    fn wait(&self, input: Option<BorrowedFd<'_>>, left: Option<Timespec>) -> Result<Woken, LinkError> {
+        let mut polled = vec![
+            PollFd::from_borrowed_fd(self.link.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN),
+        ];
+        polled.extend(input.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        match poll(&mut polled, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(LinkError::Socket(errno.into())),
+        }
+        let mut woken = polled.iter().map(|fd| !fd.revents().is_empty());
+        let mut next = || woken.next().unwrap_or(false);
+        Ok(Woken { link: next(), child: next(), input: next() })
+    }
+}
+
+/// Which of the polled descriptors have something to say.
+struct Woken {
+    link: bool,
+    child: bool,
+    input: bool,
+}

@@ -1,0 +1,129 @@
+//! A repository on this machine, read as it lies there.
+//!
+//! It may belong to another user, which is why it is opened as a bare one: nothing of its configuration is obeyed here
+//! that could matter. Objects are taken over by packing them, so that no file is shared with it and a depth can be had.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::Path;
+
+use git2::{ErrorCode, ObjectType, Oid, PackBuilder, Repository};
+use runtimed_api::problem::Code;
+
+use super::reference::{Reference, missing};
+use super::store::git_failure;
+use crate::failure::Failure;
+
+/// A repository on this machine.
+pub(super) struct Local {
+    repository: Repository,
+}
+
+impl Local {
+    /// Opens the repository at `path`: a bare one, or one with a `.git` directory.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let opened = Repository::open_bare(path.join(".git")).or_else(|_| Repository::open_bare(path));
+        let repository = opened.map_err(|error| {
+            let message = format!(
+                "there is no git repository at {} that can be read: {}",
+                path.display(),
+                error.message()
+            );
+            Failure::fault(Code::SourceFailed, message)
+                .lasting()
+                .hint("give the path of a bare repository, or of a clone with a .git directory")
+        })?;
+        Ok(Self { repository })
+    }
+
+    /// The commit that `reference` names.
+    pub(super) fn find(&self, reference: &Reference) -> Result<Oid, Failure> {
+        let repository = &self.repository;
+        let found = match reference {
+            Reference::Commit(id) => repository.find_commit(*id).map(|commit| commit.id()),
+            Reference::Head | Reference::Named(_) => {
+                let mut candidates = reference.candidates().into_iter();
+                candidates.find_map(|name| repository.find_reference(&name).ok()).map_or_else(
+                    || Err(git2::Error::new(ErrorCode::NotFound, git2::ErrorClass::Reference, "no such ref")),
+                    |found| found.peel_to_commit().map(|commit| commit.id()),
+                )
+            }
+        };
+        found.map_err(|error| match error.code() {
+            ErrorCode::NotFound | ErrorCode::UnbornBranch | ErrorCode::InvalidSpec => missing(reference),
+            _ => git_failure("read the repository", &error),
+        })
+    }
+
+    /// Writes the pack of `wanted` to `pack`, and says at which commits its history was cut.
+    pub(super) fn fetch(&self, wanted: Oid, depth: u32, pack: &mut dyn Write) -> Result<Vec<Oid>, Failure> {
+        let failed = |error: git2::Error| git_failure("read the repository", &error);
+        let mut builder = self.repository.packbuilder().map_err(failed)?;
+        builder.set_threads(1);
+        let shallow = self.history(&mut builder, wanted, depth).map_err(failed)?;
+        let mut wrote = Ok(());
+        builder
+            .foreach(|bytes| {
+                wrote = pack.write_all(bytes);
+                wrote.is_ok()
+            })
+            .map_err(|error| match wrote {
+                Err(wrote) => crate::failure::storage("store the fetched objects", &wrote),
+                Ok(()) => failed(error),
+            })?;
+        Ok(shallow)
+    }
+
+    /// Adds the commits to a depth (0 is all of them) with everything they hold. The result is the commits whose parents are left out.
+    fn history(&self, builder: &mut PackBuilder<'_>, tip: Oid, depth: u32) -> Result<Vec<Oid>, git2::Error> {
+        let mut seen = HashSet::from([tip]);
+        let mut trees = HashSet::new();
+        let mut shallow = Vec::new();
+        let mut level = vec![tip];
+        let mut left = if depth == 0 { u32::MAX } else { depth };
+        while !level.is_empty() {
+            left -= 1;
+            let mut parents = Vec::new();
+            for id in level {
+                let commit = self.repository.find_commit(id)?;
+                builder.insert_object(id, None)?;
+                self.tree(builder, commit.tree_id(), &mut trees)?;
+                // A source that is itself cut has parents by name that are not there.
+                let odb = self.repository.odb()?;
+                if commit.parent_ids().any(|parent| left == 0 || !odb.exists(parent)) {
+                    shallow.push(id);
+                } else {
+                    parents.extend(commit.parent_ids().filter(|parent| seen.insert(*parent)));
+                }
+            }
+            level = parents;
+        }
+        Ok(shallow)
+    }
+
+    /// Adds a tree with everything in it that was not met before; submodules lead nowhere.
+    fn tree(
+        &self,
+        builder: &mut PackBuilder<'_>,
+        top: Oid,
+        seen: &mut HashSet<Oid>,
+    ) -> Result<(), git2::Error> {
+        let mut pending = vec![top];
+        while let Some(id) = pending.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            builder.insert_object(id, None)?;
+            for entry in &self.repository.find_tree(id)? {
+                match entry.kind() {
+                    Some(ObjectType::Tree) => pending.push(entry.id()),
+                    Some(ObjectType::Blob) if seen.insert(entry.id()) => {
+                        builder.insert_object(entry.id(), entry.name().ok())?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! The worker's own object store: a bare repository that no command can reach.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use git2::{Indexer, ObjectType, Oid, Repository, RepositoryInitOptions};
+use runtimed_api::link::{Trees, layout};
+use runtimed_api::problem::Code;
+
+use crate::failure::{Failure, storage};
+
+/// Where the store lies.
+pub(crate) fn path(trees: &Trees) -> PathBuf {
+    Path::new(&trees.workspace).join(layout::PRIVATE).join("objects.git")
+}
+
+/// Makes the store, or opens the one that an earlier phase made.
+pub(crate) fn open_or_create(trees: &Trees) -> Result<Repository, Failure> {
+    let path = path(trees);
+    // Objects come from a remote: what is written and read is checked against its id, and against what it refers to.
+    git2::opts::strict_object_creation(true);
+    git2::opts::strict_hash_verification(true);
+    let opened = if path.join("HEAD").exists() {
+        Repository::open_bare(&path)
+    } else {
+        let mut options = RepositoryInitOptions::new();
+        options.bare(true).external_template(false).no_reinit(true);
+        Repository::init_opts(&path, &options)
+    };
+    opened.map_err(|error| git_failure("open the object store", &error))
+}
+
+/// Fills the store from a pack that `write` streams; gives the commit that `wanted` is or leads to.
+pub(super) fn receive(
+    store: &Repository,
+    wanted: Oid,
+    write: impl FnOnce(&mut dyn Write) -> Result<Vec<Oid>, Failure>,
+) -> Result<Oid, Failure> {
+    let bad = |error: git2::Error| {
+        Failure::fault(Code::SourceFailed, format!("what the source sent is not usable: {}", error.message()))
+    };
+    let packs = store.path().join("objects").join("pack");
+    // No connectivity check: the history may be cut, and a missing object shows when it is read.
+    let mut indexer = Indexer::new(None, &packs, 0o444, false).map_err(bad)?;
+    let shallow = write(&mut indexer)?;
+    indexer.commit().map_err(bad)?;
+    cut(store, &shallow).map_err(|error| storage("store where the history is cut", &error))?;
+    let commit =
+        store.find_object(wanted, None).and_then(|found| found.peel(ObjectType::Commit)).map_err(bad)?;
+    Ok(commit.id())
+}
+
+/// Records the commits whose parents were left out, in the form of gitrepository-layout(5).
+fn cut(store: &Repository, shallow: &[Oid]) -> std::io::Result<()> {
+    if shallow.is_empty() {
+        return Ok(());
+    }
+    let lines: String = shallow.iter().map(|id| format!("{id}\n")).collect();
+    let mut file = File::create_new(store.path().join("shallow"))?;
+    file.write_all(lines.as_bytes())
+}
+
+/// The commits at which the stored history is cut.
+pub(crate) fn shallow(store: &Repository) -> Vec<Oid> {
+    let text = fs::read_to_string(store.path().join("shallow")).unwrap_or_default();
+    text.lines().filter_map(|line| Oid::from_str(line).ok()).collect()
+}
+
+/// libgit2 failed on our own store.
+pub(crate) fn git_failure(action: &str, error: &git2::Error) -> Failure {
+    if error.class() == git2::ErrorClass::Os && error.message().contains("No space left") {
+        return Failure::fault(Code::StorageFull, format!("cannot {action}: {}", error.message()));
+    }
+    Failure::fault(Code::SourceFailed, format!("cannot {action}: {}", error.message()))
+}

@@ -1,0 +1,200 @@
+//! What each child may do, and what the daemon's intent comes to in the sandbox's words.
+
+use std::path::{Path, PathBuf};
+
+use runtimed_api::enforcement as wire;
+use runtimed_api::link::{Confinement, Trees, layout};
+use runtimed_api::rule::{self, Rule};
+use runtimed_api::run::network::{Dns, NetworkMode};
+use runtimed_sandbox::Prepared;
+use runtimed_sandbox::enforcement::{Enforcement, Item, State};
+use runtimed_sandbox::plan::{Refusal, plan};
+use runtimed_sandbox::policy::{
+    COMMON_DEVICES, CONTAINER_MOUNTS, HARMLESS_PROC, Network, Policy, Profile, Rlimits,
+};
+use runtimed_sandbox::support::Support;
+
+use crate::failure::Failure;
+use crate::fetch::Place;
+
+/// Plans and prepares a policy, or says by which rule it cannot be.
+pub(crate) fn prepare(policy: &Policy, support: &Support) -> Result<Prepared, Failure> {
+    plan(policy, support).and_then(|plan| plan.prepare()).map_err(|refusal| refused(&refusal))
+}
+
+/// The port of name servers.
+const DOMAIN: u16 = 53;
+/// Where glibc finds out how to resolve names, and the libraries that it loads for it.
+const RESOLVER: [&str; 10] = [
+    "/etc/gai.conf",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+];
+/// The machine's configuration of git, which libgit2 looks for whenever it opens a repository.
+const GIT_CONFIG: &str = "/etc/gitconfig";
+
+/// The fetch: the source alone, and the private directory.
+pub(crate) fn fetch(place: &Place, profile: wire::Profile, trees: &Trees, support: &Support) -> Policy {
+    let mut policy = Policy { write: vec![private(trees)], ..phase(profile) };
+    match place {
+        Place::Local(path) => {
+            policy.read.push(path.clone());
+            // A mount inside the repository is part of what the operator has allowed.
+            policy.mounts = support.mounts.clone();
+        }
+        Place::Https { port } => {
+            policy.network = Network::Ports {
+                connect: vec![*port, DOMAIN],
+                listen: Vec::new(),
+                bind_ephemeral: false,
+                udp_dns: true,
+            };
+            policy.read.extend(existing(&RESOLVER));
+            // Drivers are mounted into directories of libraries; none of them is a secret.
+            policy.mounts = support.mounts.clone();
+        }
+    }
+    policy
+}
+
+/// The apply: the tree of the workspace, with the private directory in it.
+pub(crate) fn apply(profile: wire::Profile, trees: &Trees) -> Policy {
+    Policy { write: vec![trees.workspace.clone().into()], ..phase(profile) }
+}
+
+/// The capture: reads the workspace, writes to the private directory.
+pub(crate) fn capture(profile: wire::Profile, trees: &Trees) -> Policy {
+    let mut policy = Policy { write: vec![private(trees)], ..phase(profile) };
+    policy.read.push(in_workspace(trees, layout::WORKSPACE));
+    policy
+}
+
+/// The command: what the Run's own confinement says.
+pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) -> Policy {
+    let in_tmp = |name| Path::new(&trees.tmp).join(name);
+    let in_home = |name| Path::new(&trees.home).join(name);
+    let write = vec![
+        in_tmp(layout::TMP),
+        in_home(layout::HOME),
+        in_home(layout::OUTPUTS_DIR),
+        in_workspace(trees, layout::WORKSPACE),
+        in_workspace(trees, layout::ARTIFACTS),
+    ];
+    let (proc_files, others): (Vec<PathBuf>, Vec<PathBuf>) =
+        confinement.proc_files.iter().map(PathBuf::from).partition(|path| path.starts_with("/proc"));
+    let (devices, mut read): (Vec<PathBuf>, Vec<PathBuf>) =
+        others.into_iter().partition(|path| path.starts_with("/dev"));
+    // The directory, for a file is replaced when its secret rotates. Only the daemon writes there, so that a scrub
+    // knows all that it has to find.
+    read.extend(staged.then(|| in_tmp(layout::STAGED)));
+    let execute: Vec<PathBuf> = confinement.read.iter().map(PathBuf::from).collect();
+    // A mount that is listed is granted for itself, and so may lie inside another grant.
+    let mounts = CONTAINER_MOUNTS.iter().map(PathBuf::from).chain(execute.iter().cloned()).collect();
+    Policy {
+        profile: sandbox_profile(confinement.profile),
+        read,
+        execute,
+        write,
+        devices: existing(COMMON_DEVICES).chain(devices).collect(),
+        proc_files: existing(HARMLESS_PROC).chain(proc_files).collect(),
+        network: network(&confinement.network),
+        watch: confinement.watch,
+        limits: Rlimits {
+            nofile: confinement.open_files,
+            nproc: confinement.processes,
+            fsize: confinement.file_size,
+            cpu_seconds: confinement.cpu_seconds,
+        },
+        protected: vec![private(trees)],
+        roots: [&trees.tmp, &trees.home, &trees.workspace]
+            .into_iter()
+            .filter_map(|tree| Path::new(tree).parent().map(PathBuf::from))
+            .collect(),
+        mounts,
+        ..Policy::default()
+    }
+}
+
+fn phase(profile: wire::Profile) -> Policy {
+    Policy { profile: sandbox_profile(profile), read: existing(&[GIT_CONFIG]).collect(), ..Policy::default() }
+}
+
+fn network(asked: &runtimed_api::run::network::Network) -> Network {
+    match asked.mode {
+        NetworkMode::None => Network::None,
+        NetworkMode::Full => Network::Full,
+        NetworkMode::Ports => {
+            let mut connect = asked.ports.clone();
+            if !connect.contains(&DOMAIN) {
+                connect.push(DOMAIN);
+            }
+            Network::Ports {
+                connect,
+                listen: asked.listen.clone(),
+                bind_ephemeral: true,
+                udp_dns: asked.dns == Some(Dns::Udp),
+            }
+        }
+    }
+}
+
+fn existing<'a>(paths: &'a [&'a str]) -> impl Iterator<Item = PathBuf> + 'a {
+    paths.iter().map(PathBuf::from).filter(|path| path.exists())
+}
+
+fn private(trees: &Trees) -> PathBuf {
+    in_workspace(trees, layout::PRIVATE)
+}
+
+fn in_workspace(trees: &Trees, name: &str) -> PathBuf {
+    Path::new(&trees.workspace).join(name)
+}
+
+fn sandbox_profile(profile: wire::Profile) -> Profile {
+    match profile {
+        wire::Profile::Strict => Profile::Strict,
+        wire::Profile::Compatible => Profile::Compatible,
+    }
+}
+
+/// A plan's refusal in the words of the wire.
+fn refused(refusal: &Refusal) -> Failure {
+    let area = refusal.rule.split('.').next().unwrap_or_default();
+    let (rule, subject) = match area {
+        "grant" => (Rule::SANDBOX_GRANT, "sandbox.read"),
+        "network" => (Rule::NETWORK_PORT, "spec.network"),
+        _ => (Rule::SANDBOX_UNAVAILABLE, "sandbox"),
+    };
+    let refusal = rule::Refusal::new(rule, subject, refusal.reason.clone());
+    Failure::Refused(vec![
+        refusal.hint("`runtimed check` shows what this pod can enforce, and why not the rest"),
+    ])
+}
+
+/// A plan's report in the words of the wire.
+pub(crate) fn reported(enforcement: &Enforcement, profile: wire::Profile) -> wire::Enforcement {
+    let protection = |item: &Item| wire::Protection {
+        name: item.protection.name().to_owned(),
+        state: match item.state {
+            State::Active => wire::State::Active,
+            State::Degraded => wire::State::Degraded,
+            State::Disabled => wire::State::Disabled,
+            State::Unavailable => wire::State::Unavailable,
+        },
+        mechanism: item.mechanism.clone().into_owned(),
+        why: item.why.clone().map(std::borrow::Cow::into_owned),
+    };
+    wire::Enforcement {
+        // The only tier that the sandbox has.
+        tier: wire::Tier::Base,
+        profile,
+        protections: enforcement.items.iter().map(protection).collect(),
+    }
+}

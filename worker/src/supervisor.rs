@@ -1,0 +1,184 @@
+//! The supervisor: the worker's first process, which every other one is a child of.
+//!
+//! ```text
+//!            Hello
+//!   start ───────────► Greeted ──┐ Credential
+//!                        ▲   │◄──┘
+//!                            │ Assign
+//!                            ▼
+//!                        Assigned ── fetch, apply ──► Ready          up: Baseline
+//!                                                       │ Start
+//!                                                       ▼
+//!                        Finished ◄── its tree is dead ─ Running     up: Enforced, Started; then Exited
+//!                            │ Capture
+//!                            ▼
+//!                           end                                      up: Captured
+//! ```
+//!
+//! Each state is a type, whose one method waits for what leads on and consumes it. In every state:
+//!
+//! * the link closes: the whole tree is killed, and the worker exits with 125;
+//! * a frame that has no place there: the tree is killed, Fault is sent, exit 0;
+//! * Stop: before Running, the phase child is killed and the worker exits with 0, saying nothing more; in Running it ends
+//!   the command's tree; after that it is too late and means nothing, until a Capture is under way, which it ends;
+//! * policy refuses or something fails: Refused or Fault is sent, the last frame, exit 0.
+//!
+//! There is one thread and one place to wait: [`crate::events`]. Nothing polls, and nothing sleeps.
+
+mod assigned;
+mod finished;
+mod greeted;
+mod ready;
+mod running;
+
+use runtimed_api::exit::Exit;
+use runtimed_api::link::{Down, Fault, Hello, Refused, Up};
+use runtimed_api::problem::Code;
+use runtimed_sandbox::enforce_self;
+use runtimed_sandbox::plan::plan;
+use runtimed_sandbox::policy::{Policy, Profile};
+use runtimed_sandbox::process::{self, Pid};
+use runtimed_sandbox::support::Support;
+use rustix::fs::Mode;
+
+use self::greeted::Greeted;
+use crate::diagnostics::say;
+use crate::events::Events;
+use crate::failure::Failure;
+use crate::inherited::Inherited;
+use crate::link::{Link, LinkError};
+use crate::{BUILD_ID, tree};
+
+/// What every state has.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The link and the children.
+    pub(crate) events: Events,
+    /// What the kernel offers.
+    pub(crate) support: Support,
+    /// The daemon, once it has said which process it is.
+    pub(crate) guard: Option<Pid>,
+}
+
+/// Why an attempt ends before its time.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Policy, or a failure: the daemon is told.
+    Failed(Failure),
+    /// The daemon wants it so.
+    Stopped,
+    /// Nobody is there to be told.
+    Link(LinkError),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<LinkError> for End {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+/// Serves the link from its first frame to its last.
+pub(crate) fn run() -> Exit {
+    let Ok(inherited) = Inherited::take() else {
+        say(
+            "there is no link on descriptor 3: runtimed starts this program itself; use `runtimectl local`, or start `runtimed`",
+        );
+        return Exit::Usage;
+    };
+    let mut session = match confined(inherited.link) {
+        Ok(session) => session,
+        Err(why) => {
+            say(&why);
+            return Exit::Fault;
+        }
+    };
+    let streams = (inherited.stdout, inherited.stderr);
+    match Greeted::new(&mut session, streams).and_then(Greeted::attend) {
+        Ok(()) => Exit::Ok,
+        Err(end) => session.end(end),
+    }
+}
+
+/// Makes this process what it is to be before it hears anything: out of reach, and unable to reach out.
+fn confined(link: std::os::fd::OwnedFd) -> Result<Session, String> {
+    // What a command makes is its own affair; what is made for it can be read by the tools of its image.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    process::harden_self().map_err(|errno| format!("cannot make itself unreadable: {errno}"))?;
+    process::become_subreaper().map_err(|errno| format!("cannot become a subreaper: {errno}"))?;
+    let events =
+        Events::new(Link::new(link)).map_err(|error| format!("cannot watch its children: {error}"))?;
+    let support = Support::probe();
+    // Where the kernel has no scopes, it is for the command's profile to say whether that will do.
+    let policy = Policy { profile: Profile::Compatible, ..Policy::scopes_only() };
+    let prepared =
+        plan(&policy, &support).and_then(|plan| plan.prepare()).map_err(|error| error.to_string())?;
+    enforce_self(prepared).map_err(|error| format!("cannot confine itself: {error}"))?;
+    Ok(Session { events, support, guard: None })
+}
+
+impl Session {
+    /// The next frame; a Stop, before the command runs, ends everything.
+    fn frame(&mut self) -> Result<Down, End> {
+        match self.events.frame()? {
+            Down::Stop(_) => Err(End::Stopped),
+            frame => Ok(frame),
+        }
+    }
+
+    fn greet(&mut self) -> Result<(), End> {
+        let build = BUILD_ID.to_owned().try_into();
+        let build = build.map_err(|_| Failure::fault(Code::Internal, "the build id is not one"))?;
+        Ok(self.events.send(&Up::Hello(Hello { build }))?)
+    }
+
+    /// Leaves no process behind, and says to the daemon why it ends, if it is there to be told.
+    fn end(&mut self, end: End) -> Exit {
+        if !tree::is_empty() {
+            let survivors = tree::kill(self.guard, None);
+            if survivors > 0 {
+                say(&format!("{survivors} processes cannot be killed"));
+            }
+        }
+        let last = match end {
+            End::Stopped => return Exit::Ok,
+            End::Failed(Failure::Refused(refusals)) => Up::Refused(Refused { refusals }),
+            End::Failed(Failure::Fault(problem)) => Up::Fault(Fault { problem }),
+            End::Link(LinkError::Closed) => return Exit::Fault,
+            End::Link(error) => {
+                say(&error.to_string());
+                let Failure::Fault(problem) = Failure::fault(Code::WorkerFailed, error.to_string()) else {
+                    return Exit::Fault;
+                };
+                // The link may be past telling; the exit code says it as well.
+                self.events.send(&Up::Fault(Fault { problem })).unwrap_or_default();
+                return Exit::Fault;
+            }
+        };
+        match self.events.send(&last) {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                say(&error.to_string());
+                Exit::Fault
+            }
+        }
+    }
+}
+
+/// A frame came that has no place in this state.
+pub(crate) fn out_of_turn(frame: &Down) -> End {
+    let name = match frame {
+        Down::Hello(_) => "Hello",
+        Down::Credential(_) => "Credential",
+        Down::Assign(_) => "Assign",
+        Down::Start(_) => "Start",
+        Down::Capture(_) => "Capture",
+        Down::Stop(_) => "Stop",
+    };
+    Failure::fault(Code::WorkerFailed, format!("the daemon sent {name} out of turn")).into()
+}

@@ -1,0 +1,139 @@
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use runtimed_api::enforcement::Profile;
+use runtimed_api::ids::TreeId;
+use runtimed_api::link::{Down, ExitStatus, Exited, Stop, Trees, Up};
+use runtimed_api::problem::Code;
+use runtimed_sandbox::spawn::{Child, Exited as Ended, Status};
+
+use super::finished::Finished;
+use super::{End, Session, out_of_turn};
+use crate::events::Event;
+use crate::failure::Failure;
+use crate::tree::{self, Used};
+
+/// The command runs.
+#[derive(Debug)]
+pub(super) struct Running<'s> {
+    pub(super) session: &'s mut Session,
+    pub(super) child: Child,
+    /// What earlier children had used.
+    pub(super) before: Used,
+    pub(super) trees: Trees,
+    pub(super) profile: Profile,
+    pub(super) tree: Option<TreeId>,
+    pub(super) workspace: OwnedFd,
+}
+
+/// A tree that was told to end.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    since: Instant,
+    deadline: Instant,
+}
+
+impl<'s> Running<'s> {
+    /// Waits until the command has ended, by itself or because of a Stop, and then sees to it that nothing is left.
+    pub(super) fn wait(mut self) -> Result<Finished<'s>, End> {
+        let (ended, ending) = self.ended()?;
+        let mut first_signal = ending.map(|ending| ending.since);
+        let mut leaked = 0;
+        if !tree::is_empty() {
+            // Only now: what ended together with the command has not outlived it.
+            leaked = tree::count();
+            first_signal = first_signal.or_else(|| Some(Instant::now()));
+            self.kill()?;
+        }
+        let kill_micros = first_signal.map(|since| micros(since.elapsed()));
+        let used = Used::now()
+            .ok_or_else(|| Failure::fault(Code::Internal, "resource usage is not told"))?
+            .since(self.before, ended.rusage.max_rss_bytes);
+        self.session.events.send(&Up::Exited(Exited {
+            status: exit_status(ended.status),
+            user_micros: micros(used.user),
+            system_micros: micros(used.system),
+            max_rss: used.max_rss,
+            leaked,
+            kill_micros,
+        }))?;
+        let Self { session, trees, profile, tree, workspace, .. } = self;
+        Ok(Finished { session, trees, profile, tree, workspace })
+    }
+
+    /// How the command ended. After a Stop this comes when the tree is empty or the grace is over, whichever is first.
+    fn ended(&mut self) -> Result<(Ended, Option<Ending>), End> {
+        let mut ending: Option<Ending> = None;
+        let mut ended: Option<Ended> = None;
+        loop {
+            match self.session.events.next(None, ending.map(|ending| ending.deadline))? {
+                Event::Frame(Down::Stop(stop)) => ending = Some(told_to_end(ending, &stop)),
+                Event::Frame(other) => return Err(out_of_turn(&other)),
+                Event::Child | Event::Readable => {
+                    if ended.is_none() {
+                        ended = self.child.try_wait().map_err(|errno| lost(&errno))?;
+                    }
+                    match (ended, ending) {
+                        (Some(ended), None) => return Ok((ended, None)),
+                        (Some(ended), Some(_)) if tree::is_empty() => return Ok((ended, ending)),
+                        (Some(_), Some(_)) => {}
+                        (None, _) => tree::collect_orphans(self.child.pid()),
+                    }
+                }
+                Event::Deadline => {
+                    if ended.is_none() {
+                        self.kill()?;
+                    }
+                    let ended = self.child.wait().map_err(|errno| lost(&errno))?;
+                    return Ok((ended, ending));
+                }
+            }
+        }
+    }
+
+    /// Kills the whole tree. The command's own status is left to be collected.
+    fn kill(&self) -> Result<(), Failure> {
+        match tree::kill(self.session.guard, Some(self.child.pid())) {
+            0 => Ok(()),
+            survivors => {
+                let message = format!("{survivors} processes of the Run cannot be killed");
+                Err(Failure::fault(Code::WorkerFailed, message).hint("the pod may have to be replaced"))
+            }
+        }
+    }
+}
+
+/// Begins to end the tree. A second Stop can only shorten the grace.
+fn told_to_end(ending: Option<Ending>, stop: &Stop) -> Ending {
+    let now = Instant::now();
+    let deadline = now + Duration::from_millis(stop.grace_millis).min(LONGEST_GRACE);
+    match ending {
+        Some(earlier) => Ending { deadline: earlier.deadline.min(deadline), ..earlier },
+        None => {
+            if stop.grace_millis > 0 {
+                tree::terminate();
+            }
+            Ending { since: now, deadline }
+        }
+    }
+}
+
+/// A day; the policy's own bound is far below, and an instant has to be able to hold the sum.
+const LONGEST_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn lost(errno: &rustix::io::Errno) -> Failure {
+    Failure::fault(Code::WorkerFailed, format!("the command's status was lost: {errno}"))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn exit_status(status: Status) -> ExitStatus {
+    // The kernel keeps eight bits of a code and seven of a signal.
+    let byte = |value: i32| u8::try_from(value & 0xff).unwrap_or(u8::MAX);
+    match status {
+        Status::Exited(code) => ExitStatus::Code(byte(code)),
+        Status::Signalled(signal) => ExitStatus::Signal(byte(signal)),
+    }
+}
