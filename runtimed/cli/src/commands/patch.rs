@@ -3,12 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use git2::build::CheckoutBuilder;
-use git2::{ErrorCode, ObjectType, Repository};
+use git2::{ErrorCode, Repository};
 use runtimed_api::ids::RunName;
-use runtimed_patch::{
-    CheckError, Checked, DEFAULT_PROTECTED, Enforce, Limits, PathPolicy, TreeId, check, parse,
-};
+use runtimed_patch::{CheckError, Checked, DEFAULT_PROTECTED, Enforce, Limits, PathPolicy, TreeId};
+use runtimed_patch::{UpdateError, check, parse, update};
 
 use super::Session;
 use super::runs::unwritable;
@@ -42,7 +40,7 @@ pub(super) async fn patch(
             let bytes = read(session, &on).await?;
             let repository = open(&on.repo)?;
             let checked = checked(&repository, &bytes, output)?;
-            apply(&repository, &checked)
+            apply(&repository, &checked, output)
         }
     }
 }
@@ -107,21 +105,27 @@ fn head(repository: &Repository) -> Result<TreeId, Failure> {
     }
 }
 
-/// Writes the files that differ from HEAD, leaving the index as it is. A file that the person changed is not touched, and
-/// then none is.
-fn apply(repository: &Repository, checked: &Checked) -> Result<(), Failure> {
+/// Changes the files that differ from HEAD, and leaves the index as it is. A file that the person changed is not touched,
+/// and then none is.
+fn apply(repository: &Repository, checked: &Checked, output: &Output) -> Result<(), Failure> {
+    let Some(work_tree) = repository.workdir() else {
+        return Err(Failure::usage("the repository has no working tree"));
+    };
     checked.persist(repository).map_err(|error| git(&error))?;
-    let tree =
-        repository.find_object(checked.tree.oid(), Some(ObjectType::Tree)).map_err(|error| git(&error))?;
-    let mut options = CheckoutBuilder::new();
-    options.safe().update_index(false);
-    repository.checkout_tree(&tree, Some(&mut options)).map_err(|error| match error.code() {
-        ErrorCode::Conflict => {
-            Failure::refused(format!("the working tree has changes of its own: {}", error.message()))
-                .hint("commit or stash them first; nothing was written")
+    let state = repository.path().join("runtimed-patch");
+    let changed = update(repository, work_tree, &state, head(repository)?, checked.tree);
+    let changed = changed.map_err(|error| {
+        let text = one_line(&error.to_string());
+        match &error {
+            UpdateError::Refused(refusal) => Failure::refused(one_line(&refusal.to_string())),
+            UpdateError::NotClean { .. } => Failure::refused(text),
+            UpdateError::Io { source, .. } => Failure::fault(format!("{text}: {}", document::cause(source))),
+            UpdateError::Store(error) => git(error),
+            _ => Failure::fault(text),
         }
-        _ => git(&error),
-    })
+    })?;
+    output.note("applied", &count(u64::try_from(changed).unwrap_or(u64::MAX), "file"));
+    Ok(())
 }
 
 fn git(error: &git2::Error) -> Failure {

@@ -8,7 +8,7 @@ use runtimed_client::Endpoint;
 use runtimed_client::controller::Controller;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, ChildStdin};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -40,6 +40,8 @@ pub(super) struct Servers {
 struct Server {
     name: &'static str,
     child: Child,
+    /// Held apart: a wait for the child would close it, and thereby end the child.
+    stdin: Option<ChildStdin>,
     said: Arc<Mutex<VecDeque<String>>>,
     listening: JoinHandle<()>,
 }
@@ -101,7 +103,8 @@ impl Server {
             child.map_err(|error| Failure::fault(format!("the {name} cannot be started: {error}")))?;
         let said = Arc::default();
         let listening = tokio::spawn(listen(name, child.stderr.take(), Arc::clone(&said), verbose));
-        Ok(Self { name, child, said, listening })
+        let stdin = child.stdin.take();
+        Ok(Self { name, child, stdin, said, listening })
     }
 
     /// The address that the controller says.
@@ -118,34 +121,44 @@ impl Server {
                 )));
             }
         }
-        match serde_json::from_slice::<Listening>(&line) {
-            Ok(said) => Ok(said.listening),
-            Err(_) => Err(self.ends().await),
+        if let Ok(said) = serde_json::from_slice::<Listening>(&line) {
+            return Ok(said.listening);
+        }
+        // Most likely it has ended already; if it said something else and goes on, it is another program.
+        drop(self.stdin.take());
+        match timeout(STOP, self.ends()).await {
+            Ok(failure) => Err(failure),
+            Err(_) => Err(Failure::fault(format!("the {} does not say where it listens", self.name))),
         }
     }
 
     /// Waits for its end and tells why, as far as it said so.
     async fn ends(&mut self) -> Failure {
-        // It said something that is no address, and does not end.
-        let ended = timeout(STOP, self.child.wait()).await;
-        // What it said last may still be on its way.
-        drop(timeout(Duration::from_secs(1), &mut self.listening).await);
-        let last = self.said.lock().unwrap_or_else(PoisonError::into_inner).back().cloned();
-        let how = match ended {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it hangs".to_owned(),
+        let how = match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
         };
+        self.heard().await;
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its last word says why, unless it is advice that follows an error.
+        let last = said.iter().rfind(|line| line.starts_with("error:")).or(said.back());
         Failure::fault(format!(
             "the {} ended ({how}): {}",
             self.name,
-            last.as_deref().unwrap_or("without a word")
+            last.map_or("without a word", |line| line)
         ))
         .hint("--verbose shows all that it said")
     }
 
+    /// Waits for what it said last, which may still be on its way.
+    async fn heard(&mut self) {
+        if !self.listening.is_finished() {
+            drop(timeout(Duration::from_secs(1), &mut self.listening).await);
+        }
+    }
+
     async fn stop(mut self) -> Result<(), Failure> {
-        drop(self.child.stdin.take());
+        drop(self.stdin.take());
         let Ok(_ended) = timeout(STOP, self.child.wait()).await else {
             drop(self.child.kill().await);
             return Err(Failure::fault(format!(
@@ -154,7 +167,7 @@ impl Server {
                 STOP.as_secs()
             )));
         };
-        drop(timeout(Duration::from_secs(1), self.listening).await);
+        self.heard().await;
         Ok(())
     }
 }
