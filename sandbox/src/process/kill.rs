@@ -44,8 +44,10 @@ pub struct KillReport {
     pub killed: u32,
     /// Processes that were still there at the limit.
     pub survivors: u32,
-    /// From the first signal until the tree was empty.
+    /// From the first signal until the tree was empty, the grace included.
     pub elapsed: Duration,
+    /// From the first `KILL` until the tree was empty.
+    pub kill_to_empty: Duration,
     /// How the rest was killed.
     pub mechanism: &'static str,
 }
@@ -60,8 +62,14 @@ pub fn kill_descendants(kill: &KillTree<'_>) -> Result<KillReport, Errno> {
     }
     let started = Instant::now();
     let mut tree = Below { kill, collected: 0 };
-    let mut report =
-        KillReport { term_sent: 0, killed: 0, survivors: 0, elapsed: Duration::ZERO, mechanism: "none" };
+    let mut report = KillReport {
+        term_sent: 0,
+        killed: 0,
+        survivors: 0,
+        elapsed: Duration::ZERO,
+        kill_to_empty: Duration::ZERO,
+        mechanism: "none",
+    };
     if !kill.grace.is_zero() && !tree.is_empty() {
         // A stopped process handles TERM only once it goes on.
         report.term_sent =
@@ -69,7 +77,8 @@ pub fn kill_descendants(kill: &KillTree<'_>) -> Result<KillReport, Errno> {
         tree.wait_until_empty(started + kill.grace, Duration::from_millis(100));
     }
     if !tree.is_empty() {
-        let deadline = Instant::now() + kill.limit;
+        let killing = Instant::now();
+        let deadline = killing + kill.limit;
         let at_once = kill.except.is_empty() && kill.guard.is_some_and(is_out_of_reach);
         report.mechanism = if at_once { "kill(-1) in the signal-scoped domain" } else { "pidfd walk" };
         tree.collected = 0;
@@ -86,6 +95,7 @@ pub fn kill_descendants(kill: &KillTree<'_>) -> Result<KillReport, Errno> {
                 break;
             }
         }
+        report.kill_to_empty = killing.elapsed();
         report.killed = tree.collected;
         report.survivors = u32::try_from(super::descendants(rustix::process::getpid(), kill.except).len())
             .unwrap_or(u32::MAX)
