@@ -26,6 +26,7 @@
 //! There is one thread and one place to wait: [`crate::events`]. Nothing polls, and nothing sleeps.
 
 mod assigned;
+mod domain;
 mod finished;
 mod greeted;
 mod ready;
@@ -34,9 +35,6 @@ mod running;
 use runtimed_api::exit::Exit;
 use runtimed_api::link::{Down, Fault, Hello, Refused, Up};
 use runtimed_api::problem::Code;
-use runtimed_sandbox::enforce_self;
-use runtimed_sandbox::plan::plan;
-use runtimed_sandbox::policy::{Policy, Profile};
 use runtimed_sandbox::process::{self, Pid};
 use runtimed_sandbox::support::Support;
 use rustix::fs::Mode;
@@ -115,10 +113,9 @@ fn confined(link: std::os::fd::OwnedFd) -> Result<Session, String> {
         Events::new(Link::new(link)).map_err(|error| format!("cannot watch its children: {error}"))?;
     let support = Support::probe();
     // Where the kernel has no scopes, it is for the command's profile to say whether that will do.
-    let policy = Policy { profile: Profile::Compatible, ..Policy::scopes_only() };
-    let prepared =
-        plan(&policy, &support).and_then(|plan| plan.prepare()).map_err(|error| error.to_string())?;
-    enforce_self(prepared).map_err(|error| format!("cannot confine itself: {error}"))?;
+    if support.landlock_abi() >= domain::SCOPES {
+        domain::enter().map_err(|error| format!("cannot confine itself: {error}"))?;
+    }
     Ok(Session { events, support, guard: None })
 }
 
