@@ -22,7 +22,7 @@ mod hunks;
 mod lines;
 mod names;
 
-pub(crate) use binary::{Binary, BinaryData};
+pub(crate) use binary::{Binary, BinaryData, BinarySide};
 pub(crate) use header::ObjectName;
 pub(crate) use hunks::{Hunk, LineKind};
 

@@ -6,32 +6,39 @@ use flate2::read::ZlibDecoder;
 
 use crate::{
     git_path::GitPath,
-    parse::{Binary, BinaryData},
+    parse::{Binary, BinaryData, BinarySide},
     rule::{Refusal, Rule},
 };
 
-/// The new content.
+/// The new content. The way back is only unpacked: the ids of both contents say more than it does.
 pub(super) fn apply(before: &[u8], binary: &Binary, max: u64, path: &GitPath) -> Result<Vec<u8>, Refusal> {
     let broken = |message: &str| Refusal::at(Rule::Malformed, path, message);
-    if binary.size > max {
-        return Err(super::too_large(path));
-    }
-    let mut data = Vec::new();
-    let mut decoder = ZlibDecoder::new(binary.deflated.as_slice());
-    // One byte more than promised tells a stream that is too long from one that ends.
-    let read = decoder.by_ref().take(binary.size + 1).read_to_end(&mut data);
-    if read.is_err() || data.len() as u64 != binary.size || decoder.total_in() != binary.deflated.len() as u64
-    {
-        return Err(broken("its compressed data is damaged, or not as long as the patch says"));
-    }
-    match binary.data {
+    let unpacked = |side: &BinarySide| {
+        if side.size > max {
+            return Err(super::too_large(path));
+        }
+        inflate(side)
+            .ok_or_else(|| broken("its compressed data is damaged, or not as long as the patch says"))
+    };
+    let data = unpacked(&binary.forward)?;
+    binary.backward.as_ref().map(unpacked).transpose()?;
+    match binary.forward.data {
         BinaryData::Literal => Ok(data),
-        BinaryData::Delta => match delta(before, &data, max) {
-            Ok(after) => Ok(after),
-            Err(DeltaError::TooLarge) => Err(super::too_large(path)),
-            Err(DeltaError::Broken) => Err(broken("its delta is damaged, or is not for this content")),
-        },
+        BinaryData::Delta => delta(before, &data, max).map_err(|error| match error {
+            DeltaError::TooLarge => super::too_large(path),
+            DeltaError::Broken => broken("its delta is damaged, or is not for this content"),
+        }),
     }
+}
+
+/// The data, if it is exactly as long as promised.
+fn inflate(side: &BinarySide) -> Option<Vec<u8>> {
+    let mut data = Vec::new();
+    let mut decoder = ZlibDecoder::new(side.deflated.as_slice());
+    // One byte more than promised tells a stream that is too long from one that ends.
+    decoder.by_ref().take(side.size + 1).read_to_end(&mut data).ok()?;
+    let whole = data.len() as u64 == side.size && decoder.total_in() == side.deflated.len() as u64;
+    whole.then_some(data)
 }
 
 enum DeltaError {

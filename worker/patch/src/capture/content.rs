@@ -19,7 +19,15 @@ pub(crate) fn read_symlink(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result
 pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &[u8], max: u64) -> io::Result<Option<Vec<u8>>> {
     // A FIFO in the file's place must not block.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file = std::fs::File::from(open_repaired(directory, name, flags, 0o600)?);
+    let open = || openat(directory, name, flags, Permissions::empty());
+    let file = match open() {
+        Err(Errno::ACCESS) => {
+            give_permissions(directory, name, 0o600);
+            open()?
+        }
+        opened => opened?,
+    };
+    let file = std::fs::File::from(file);
     // A sparse giant is not read to find out that it is one.
     if file.metadata()?.len() > max {
         return Ok(None);
@@ -29,19 +37,8 @@ pub(crate) fn read_file(directory: BorrowedFd<'_>, name: &[u8], max: u64) -> io:
     Ok((content.len() as u64 <= max).then_some(content))
 }
 
-/// Opens an entry that was just seen not to be a symlink. Where its permissions forbid that and it is ours, they are
-/// set first: a command may have taken them away.
-pub(super) fn open_repaired(
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-    flags: OFlags,
-    permissions: u32,
-) -> io::Result<std::os::fd::OwnedFd> {
-    match openat(directory, name, flags, Permissions::empty()) {
-        Err(Errno::ACCESS) => {
-            chmodat(directory, name, Permissions::from_raw_mode(permissions), AtFlags::empty())?;
-            Ok(openat(directory, name, flags, Permissions::empty())?)
-        }
-        opened => Ok(opened?),
-    }
+/// Gives an entry permissions that a command took away, if it is ours. It was just seen not to be a symlink.
+pub(super) fn give_permissions(directory: BorrowedFd<'_>, name: &[u8], permissions: u32) {
+    // That it failed shows when the entry is opened.
+    chmodat(directory, name, Permissions::from_raw_mode(permissions), AtFlags::empty()).unwrap_or_default();
 }

@@ -8,13 +8,13 @@ use std::{
 
 use git2::{ObjectType, Oid, Repository};
 use rustix::{
-    fs::{AtFlags, Dir, FileType, OFlags, statat},
+    fs::{AtFlags, Dir, FileType, Mode as Permissions, OFlags, openat, statat},
     io::Errno,
 };
 
 use super::{
     CaptureError, CaptureOptions, Ignored, SkipReason, Skipped,
-    content::{open_repaired, read_file, read_symlink},
+    content::{give_permissions, read_file, read_symlink},
 };
 use crate::{
     git_path::GitPath,
@@ -64,7 +64,7 @@ pub(super) fn walk(
         walked: Walked::default(),
     };
     let root = open_directory(workspace, b".").map_err(|source| io_error(b".", source))?;
-    let mut frames = vec![Frame::new(root, Vec::new(), false)?];
+    let mut frames = vec![walk.enter(root, Vec::new(), false)?];
     while let Some(frame) = frames.last_mut() {
         let Some(name) = frame.names.pop() else {
             frames.pop();
@@ -85,13 +85,6 @@ struct Frame {
     names: Vec<Vec<u8>>,
     /// Beneath an ignored directory only tracked files count.
     ignored: bool,
-}
-
-impl Frame {
-    fn new(directory: OwnedFd, prefix: Vec<u8>, ignored: bool) -> Result<Self, CaptureError> {
-        let names = read_names(directory.as_fd()).map_err(|source| io_error(&prefix, source.into()))?;
-        Ok(Self { directory, prefix, names, ignored })
-    }
 }
 
 /// What is needed to judge files that the snapshot does not have. Only a workspace with such files pays for it.
@@ -116,12 +109,28 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// Lists a directory. Its names count before they are looked at, so that a huge one is not held in memory.
+    fn enter(&mut self, directory: OwnedFd, prefix: Vec<u8>, ignored: bool) -> Result<Frame, CaptureError> {
+        let failed = |error: Errno| io_error(&prefix, error.into());
+        let mut names = Vec::new();
+        let mut entries = Dir::read_from(&directory).map_err(failed)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > self.options.max_entries {
+                return Err(CaptureError::TooManyEntries(self.options.max_entries));
+            }
+            names.push(name.to_vec());
+        }
+        Ok(Frame { directory, prefix, names, ignored })
+    }
+
     /// Looks at one name; gives the directory to go into, if it is one.
     fn visit(&mut self, frame: &Frame, name: &[u8]) -> Result<Option<Frame>, CaptureError> {
-        self.entries += 1;
-        if self.entries > self.options.max_entries {
-            return Err(CaptureError::TooManyEntries(self.options.max_entries));
-        }
         let path = [&frame.prefix, name].concat();
         if path == b".git" {
             return Ok(None);
@@ -141,7 +150,7 @@ impl<'a> Walk<'a> {
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         match kind {
-            FileType::Directory => self.directory(frame, name, path),
+            FileType::Directory => self.directory(frame, name, path, stat.st_mode),
             FileType::RegularFile | FileType::Symlink => {
                 let mode = match kind {
                     FileType::Symlink => Mode::Symlink,
@@ -163,6 +172,7 @@ impl<'a> Walk<'a> {
         frame: &Frame,
         name: &[u8],
         mut path: Vec<u8>,
+        mode: u32,
     ) -> Result<Option<Frame>, CaptureError> {
         let mut ignored = frame.ignored;
         path.push(b'/');
@@ -175,8 +185,12 @@ impl<'a> Walk<'a> {
                 return Ok(None);
             }
         }
+        if mode & 0o500 != 0o500 {
+            // It may be opened and yet not searched. If it is not ours, what follows says so.
+            give_permissions(frame.directory.as_fd(), name, 0o700);
+        }
         match open_directory(frame.directory.as_fd(), name) {
-            Ok(directory) => Frame::new(directory, path, ignored).map(Some),
+            Ok(directory) => self.enter(directory, path, ignored).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 self.skip(&path[..path.len() - 1], SkipReason::Unreadable);
                 self.unreadable.push(path);
@@ -321,20 +335,7 @@ impl<'a> Walk<'a> {
 
 fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    open_repaired(parent, name, flags, 0o700)
-}
-
-fn read_names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    let mut entries = Dir::read_from(directory)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    Ok(names)
+    Ok(openat(parent, name, flags, Permissions::empty())?)
 }
 
 fn io_error(path: &[u8], source: std::io::Error) -> CaptureError {

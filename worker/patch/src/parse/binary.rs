@@ -3,10 +3,16 @@
 use super::lines::Lines;
 use crate::rule::Refusal;
 
-/// A binary change, forwards. The way back, which git writes as well, is read and dropped: the ids of the `index`
-/// line say more than it does.
+/// A binary change, forwards, and the way back if it is there.
 #[derive(Debug, Clone)]
 pub(crate) struct Binary {
+    pub(crate) forward: BinarySide,
+    pub(crate) backward: Option<BinarySide>,
+}
+
+/// One direction of a binary change.
+#[derive(Debug, Clone)]
+pub(crate) struct BinarySide {
     pub(crate) data: BinaryData,
     /// Bytes after decompression.
     pub(crate) size: u64,
@@ -25,11 +31,11 @@ pub(crate) enum BinaryData {
 pub(super) fn read_binary(lines: &mut Lines<'_>) -> Result<Binary, Refusal> {
     lines.advance();
     let forward = read_side(lines)?.ok_or_else(|| lines.malformed("expected binary data"))?;
-    read_side(lines)?;
-    Ok(forward)
+    let backward = read_side(lines)?;
+    Ok(Binary { forward, backward })
 }
 
-fn read_side(lines: &mut Lines<'_>) -> Result<Option<Binary>, Refusal> {
+fn read_side(lines: &mut Lines<'_>) -> Result<Option<BinarySide>, Refusal> {
     let (data, size) = if let Some(size) = lines.take(b"literal ") {
         (BinaryData::Literal, size)
     } else if let Some(size) = lines.take(b"delta ") {
@@ -53,7 +59,7 @@ fn read_side(lines: &mut Lines<'_>) -> Result<Option<Binary>, Refusal> {
         }
     }
     lines.advance();
-    Ok(Some(Binary { data, size, deflated }))
+    Ok(Some(BinarySide { data, size, deflated }))
 }
 
 /// One line: a letter for 1 to 52 bytes, then five characters for every four of them.

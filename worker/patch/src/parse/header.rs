@@ -22,6 +22,11 @@ impl ObjectName {
         std::str::from_utf8(&self.0).ok().and_then(|hex| Oid::from_str(hex).ok())
     }
 
+    /// The id of the empty content, as far as it is there.
+    fn is_empty_blob(&self) -> bool {
+        b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391".starts_with(&self.0)
+    }
+
     /// The id of no object: the side of a creation or deletion that does not exist.
     pub(crate) fn is_zero(&self) -> bool {
         self.0.iter().all(|byte| *byte == b'0')
@@ -37,6 +42,8 @@ struct Header {
     rename: (Option<GitPath>, Option<GitPath>),
     copy: (Option<GitPath>, Option<GitPath>),
     ids: Option<(ObjectName, ObjectName)>,
+    /// Whether the header says that a content is the same as before: similarity 100 %.
+    same: bool,
 }
 
 pub(super) fn read_change<'a>(lines: &mut Lines<'a>) -> Result<FileChange<'a>, Refusal> {
@@ -58,10 +65,14 @@ pub(super) fn read_change<'a>(lines: &mut Lines<'a>) -> Result<FileChange<'a>, R
     } else {
         Body::None
     };
+    if !lines.since(&start).ends_with(b"\n") {
+        return Err(lines.malformed("the patch is cut short"));
+    }
     end_of_body(lines)?;
+    let same = header.same;
     let change =
         FileChange { action, old_mode: header.old_mode, new_mode: header.new_mode, ids: header.ids, body };
-    agrees(&change).map_err(|message| {
+    agrees(&change, same).map_err(|message| {
         Refusal::at(Rule::Malformed, change.action.path(), format!("{message}, in the header of this file"))
     })?;
     Ok(change)
@@ -100,7 +111,10 @@ fn read_extended(lines: &mut Lines<'_>, header: &mut Header) -> Result<bool, Ref
         set(&mut header.copy.0, path(from)?)
     } else if let Some(to) = line.strip_prefix(b"copy to ") {
         set(&mut header.copy.1, path(to)?)
-    } else if line.starts_with(b"similarity index ") || line.starts_with(b"dissimilarity index ") {
+    } else if let Some(percent) = line.strip_prefix(b"similarity index ") {
+        header.same = percent == b"100%";
+        Some(())
+    } else if line.starts_with(b"dissimilarity index ") {
         Some(())
     } else if let Some(index) = line.strip_prefix(b"index ") {
         let (old, new, mode) =
@@ -188,7 +202,7 @@ impl Header {
 }
 
 /// Contradictions between the header and the body that would make the result depend on who reads it.
-fn agrees(change: &FileChange<'_>) -> Result<(), &'static str> {
+fn agrees(change: &FileChange<'_>, same: bool) -> Result<(), &'static str> {
     let has_body = !matches!(change.body, Body::None);
     if let Body::Text(hunks) = &change.body {
         match change.action {
@@ -207,11 +221,21 @@ fn agrees(change: &FileChange<'_>) -> Result<(), &'static str> {
         if old.is_zero() != creates || new.is_zero() != deletes {
             return Err("ids that contradict what happens to the file");
         }
+        let empty = if creates { new.is_empty_blob() } else { deletes && old.is_empty_blob() };
+        if !has_body && !empty {
+            return Err("a change of content that is missing");
+        }
     }
     match change.action {
         Action::Modify(_) if !has_body && change.new_mode.is_none() => Err("no change at all"),
         Action::Modify(_) if change.new_mode.is_some() && change.old_mode.is_none() => {
             Err("a new mode without the old one")
+        }
+        Action::Create(_) | Action::Delete(_) if !has_body && change.ids.is_none() => {
+            Err("an empty file without its id, as if it were cut short")
+        }
+        Action::Rename { .. } | Action::Copy { .. } if !has_body && !same => {
+            Err("a rename or copy with a change of content that is missing")
         }
         Action::Create(_) if change.old_mode.is_some() => Err("an old mode of a new file"),
         Action::Delete(_) if change.new_mode.is_some() => Err("a new mode of a deleted file"),

@@ -103,7 +103,12 @@ fn next_line<'a>(lines: &mut Lines<'a>) -> Option<HunkLine<'a>> {
         _ => return None,
     };
     lines.advance();
-    let ends_file = lines.take(b"\\ ").is_some();
+    // The words of the note are in the writer's language; git wants at least so much of it.
+    let is_note = |line: &[u8]| line.starts_with(b"\\ ") && line.ends_with(b"\n") && line.len() >= 12;
+    let ends_file = lines.peek_whole().is_some_and(is_note);
+    if ends_file {
+        lines.advance();
+    }
     let content = if ends_file { content.strip_suffix(b"\n").unwrap_or(content) } else { content };
     Some(HunkLine { kind, content })
 }

@@ -156,10 +156,12 @@ fn taken_permissions_are_given_back() {
     });
     workspace.write("dir/new", "y\n");
     workspace.write("file", "z\n");
-    set_mode(&workspace, "file", 0);
-    set_mode(&workspace, "dir", 0);
-    let (captured, _) = workspace.capture();
-    assert_eq!((captured.files, captured.skipped.len()), (2, 0));
+    for mode in [0, 0o400, 0o200, 0o100] {
+        set_mode(&workspace, "file", mode & 0o600);
+        set_mode(&workspace, "dir", mode);
+        let (captured, _) = workspace.capture();
+        assert_eq!((captured.files, captured.skipped.len()), (2, 0));
+    }
 }
 
 #[test]

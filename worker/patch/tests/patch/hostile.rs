@@ -59,7 +59,8 @@ fn paths() {
         assert_eq!(refused(new_file(path, "100644")), rule, "{path}");
     }
     assert_eq!(refused(new_file(&"x".repeat(300), "100644")), Rule::PathTooLong);
-    let quoted = "diff --git \"a/.g\\342\\200\\214it/x\" \"b/.g\\342\\200\\214it/x\"\nnew file mode 100644\n";
+    let quoted = "diff --git \"a/.g\\342\\200\\214it/x\" \"b/.g\\342\\200\\214it/x\"\nnew file mode 100644\n\
+                  index 0000000..e69de29\n";
     assert_eq!(refused(quoted), Rule::PathDotGit);
 }
 
@@ -123,6 +124,11 @@ fn what_is_not_a_patch() {
         format!("{file}{CHANGE}{file}{CHANGE}"),
         format!("{file}{CHANGE}{file}--- a/file\n+++ b/file\n@@ -1 +1 @@\n-x\n+y\n").replace('\n', "\r\n"),
         format!("{file}index 1111111..0000000 100644\n{CHANGE}"),
+        format!("{file}index 1111111..2222222 100644\n"),
+        format!("{file}deleted file mode 100644\n"),
+        "diff --git a/x b/x\nnew file mode 100644\n".to_owned(),
+        "diff --git a/x b/x\nnew file mode 100644\nindex 0000000..e69de29".to_owned(),
+        "diff --git a/file b/x\nsimilarity index 90%\nrename from file\nrename to x\n".to_owned(),
         format!("{file}old mode 100644\nold mode 100644\nnew mode 100755\n"),
     ] {
         assert_eq!(refused(&garbage), Rule::Malformed, "{garbage}");
@@ -138,7 +144,7 @@ fn what_does_not_apply_names_the_file() {
         format!("{file}index 1111111..2222222 100755\n{CHANGE}"),
         format!("{file}old mode 100755\nnew mode 100644\n"),
         format!("{file}deleted file mode 100644\n--- a/file\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-one\n-two\n"),
-        format!("{file}deleted file mode 100644\n"),
+        format!("{file}deleted file mode 100644\nindex e69de29..0000000\n"),
     ] {
         let refusal = refusal(&[patch.as_bytes()]);
         assert_eq!(
