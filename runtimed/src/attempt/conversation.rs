@@ -46,7 +46,8 @@ const PIPES: Duration = Duration::from_secs(2);
 /// A worker that has said hello.
 pub(super) struct Conversation {
     worker: Worker,
-    pump: JoinHandle<()>,
+    /// Until both pipes have ended.
+    pump: Option<JoinHandle<()>>,
 }
 
 impl Conversation {
@@ -60,7 +61,7 @@ impl Conversation {
         tokio::spawn(logs::diagnostics(pipes.diagnostics, attempt.key().to_string()));
         let log = std::sync::Arc::clone(&attempt.live.log);
         let pump = tokio::spawn(logs::pump(pipes.stdout, pipes.stderr, attempt.redactor.clone(), log));
-        let mut talk = Self { worker, pump };
+        let mut talk = Self { worker, pump: Some(pump) };
         let hello = Hello { build: attempt.daemon.build.clone() };
         let met = talk.meet(attempt, hello, accepted).await;
         match met {
@@ -296,14 +297,11 @@ impl Conversation {
         let sent = attempt.daemon.outbox.send(&attempt.daemon, facts, report).await;
         sent.map_err(|error| storage("the outcome cannot be journaled", &error))?;
         // The tree is empty, so both pipes end; only a stray could hold them open.
-        if tokio::time::timeout(PIPES, &mut self.pump).await.is_err() {
+        if !ends(&mut self.pump).await {
             workers::reap_strays().await;
-            if tokio::time::timeout(PIPES, &mut self.pump).await.is_err() {
-                self.pump.abort();
-                attempt
-                    .result
-                    .warnings
-                    .push("something outside the Run holds its pipes: the log may be cut".to_owned());
+            if !ends(&mut self.pump).await {
+                let held = "something outside the Run holds its pipes: the log may be cut";
+                attempt.result.warnings.push(held.to_owned());
             }
         }
         Ok(())
@@ -370,10 +368,22 @@ impl Conversation {
     async fn end(self, patience: Duration) {
         let Self { worker, mut pump } = self;
         worker.end(patience).await;
-        if tokio::time::timeout(PIPES, &mut pump).await.is_err() {
+        if !ends(&mut pump).await
+            && let Some(pump) = pump
+        {
             pump.abort();
         }
     }
+}
+
+/// Whether both pipes end soon; asked again, those that have ended stay so.
+async fn ends(pump: &mut Option<JoinHandle<()>>) -> bool {
+    let Some(handle) = pump else { return true };
+    let ended = tokio::time::timeout(PIPES, handle).await.is_ok();
+    if ended {
+        *pump = None;
+    }
+    ended
 }
 
 /// Fetches and verifies the prior patches, and puts them where the worker's apply phase can read them.
