@@ -47,10 +47,34 @@ pub(crate) fn apply(
     let stage = patch::Stage::new(&workspace).map_err(making)?;
     let directory = stage.open().map_err(making)?;
     let snapshot = patch::checkout(&store, tree, directory.as_fd()).map_err(checkout_failure)?;
+    if let (Source::Git(git), Some(commit)) = (&assign.source, commit) {
+        repository(&store, stage.path(), &snapshot, commit, &git.url)?;
+    }
     std::fs::write(snapshot_path(&assign.trees), snapshot.to_bytes())
         .map_err(|error| storage("note what is in the workspace", &error))?;
     stage.publish().map_err(making)?;
     Ok(Applied { tree: wire_id(tree)?, notes: Vec::new() })
+}
+
+/// Makes the `.git` that the command finds: it is the command's own, and no capture believes it.
+fn repository(
+    store: &Repository,
+    workspace: &Path,
+    snapshot: &patch::Snapshot,
+    commit: &TreeId,
+    origin: &str,
+) -> Result<(), Failure> {
+    let commit =
+        Oid::from_str(commit.as_str()).map_err(|error| git_failure("read the fetched commit", &error))?;
+    let branch = store::branch(store);
+    let options = patch::RepositoryOptions { commit, branch: branch.as_deref(), origin: Some(origin) };
+    patch::make_repository(store, workspace, snapshot, &options).map_err(|error| match error {
+        patch::RepositoryError::Io { path, source } => storage(&format!("make .git/{path}"), &source),
+        patch::RepositoryError::Store(error) => git_failure("make .git", &error),
+        error @ patch::RepositoryError::BranchName(_) => {
+            Failure::fault(Code::SourceFailed, error.to_string())
+        }
+    })
 }
 
 /// The tree of the fetched commit, if all of it can be had.

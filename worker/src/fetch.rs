@@ -65,13 +65,13 @@ pub(crate) fn fetch(
     let commit = if policy::is_local(&source.url) {
         let local = Local::open(Path::new(&source.url))?;
         let wanted = local.find(&reference)?;
-        store::receive(&store, wanted, |pack| local.fetch(wanted, depth, pack))?
+        store::receive(&store, &wanted, |pack| local.fetch(wanted.id, depth, pack))?
     } else {
         let url = https_url(source)?;
         let authorization = credential.map(|sealed| sealed.authorization(url.host())).transpose()?;
         let server = Server::connect(Http::new(url, &bundle(authorities)?, authorization)?)?;
         let wanted = server.find(&reference)?;
-        store::receive(&store, wanted, |pack| server.fetch(wanted, depth, pack))?
+        store::receive(&store, &wanted, |pack| server.fetch(wanted.id, depth, pack))?
     };
     if let Reference::Commit(wanted) = reference
         && wanted != commit

@@ -27,8 +27,7 @@ impl Inherited {
             // Asked before anything here opens a descriptor, which would get the lowest free number.
             std::fs::symlink_metadata(format!("/proc/self/fd/{fd}"))?;
         }
-        let [link, stdout, stderr] =
-            [take(LINK_FD.into())?, take(STDOUT_FD.into())?, take(STDERR_FD.into())?];
+        let [link, stdout, stderr] = [take(LINK_FD)?, take(STDOUT_FD)?, take(STDERR_FD)?];
         let is_link = sockopt::socket_domain(&link)? == AddressFamily::UNIX
             && sockopt::socket_type(&link)? == SocketType::STREAM;
         if is_link { Ok(Self { link, stdout, stderr }) } else { Err(io::ErrorKind::InvalidInput.into()) }

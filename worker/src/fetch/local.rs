@@ -10,7 +10,7 @@ use std::path::Path;
 use git2::{ErrorCode, ObjectType, Oid, PackBuilder, Repository};
 use runtimed_api::problem::Code;
 
-use super::reference::{Reference, missing};
+use super::reference::{Found, Reference, missing};
 use super::store::git_failure;
 use crate::failure::Failure;
 
@@ -36,23 +36,28 @@ impl Local {
         Ok(Self { repository })
     }
 
-    /// The commit that `reference` names.
-    pub(super) fn find(&self, reference: &Reference) -> Result<Oid, Failure> {
-        let repository = &self.repository;
+    /// What `reference` stands for.
+    pub(super) fn find(&self, reference: &Reference) -> Result<Found, Failure> {
         let found = match reference {
-            Reference::Commit(id) => repository.find_commit(*id).map(|commit| commit.id()),
-            Reference::Head | Reference::Named(_) => {
-                let mut candidates = reference.candidates().into_iter();
-                candidates.find_map(|name| repository.find_reference(&name).ok()).map_or_else(
-                    || Err(git2::Error::new(ErrorCode::NotFound, git2::ErrorClass::Reference, "no such ref")),
-                    |found| found.peel_to_commit().map(|commit| commit.id()),
-                )
+            Reference::Commit(id) => {
+                self.repository.find_commit(*id).map(|commit| Found { id: commit.id(), name: None })
             }
+            Reference::Head | Reference::Named(_) => self.named(&reference.candidates()),
         };
         found.map_err(|error| match error.code() {
-            ErrorCode::NotFound | ErrorCode::UnbornBranch | ErrorCode::InvalidSpec => missing(reference),
+            ErrorCode::NotFound | ErrorCode::UnbornBranch | ErrorCode::InvalidSpec | ErrorCode::Peel => {
+                missing(reference)
+            }
             _ => git_failure("read the repository", &error),
         })
+    }
+
+    /// The commit of the first candidate that is there, and the name that it leads to.
+    fn named(&self, candidates: &[String]) -> Result<Found, git2::Error> {
+        let found = candidates.iter().find_map(|name| self.repository.find_reference(name).ok());
+        let absent = || git2::Error::new(ErrorCode::NotFound, git2::ErrorClass::Reference, "no such ref");
+        let found = found.ok_or_else(absent)?.resolve()?;
+        Ok(Found { id: found.peel_to_commit()?.id(), name: found.name().ok().map(str::to_owned) })
     }
 
     /// Writes the pack of `wanted` to `pack`, and says at which commits its history was cut.

@@ -10,7 +10,7 @@ use runtimed_api::problem::Code;
 
 use super::http::Http;
 use super::packet::{DELIMITER, FLUSH, Packet, Packets, broken, put, said};
-use super::reference::{Reference, missing};
+use super::reference::{Found, Reference, missing};
 use crate::failure::Failure;
 
 /// Refs that a server may list for one name.
@@ -40,15 +40,16 @@ impl Server {
     }
 
     /// The object that `reference` names: a commit, or a tag that leads to one.
-    pub(super) fn find(&self, reference: &Reference) -> Result<Oid, Failure> {
+    pub(super) fn find(&self, reference: &Reference) -> Result<Found, Failure> {
         if let Reference::Commit(id) = reference {
-            return Ok(*id);
+            return Ok(Found { id: *id, name: None });
         }
         let candidates = reference.candidates();
         let mut request = Vec::new();
         put(&mut request, "command=ls-refs\n");
         put(&mut request, "object-format=sha1\n");
         request.extend_from_slice(DELIMITER);
+        put(&mut request, "symrefs\n");
         for candidate in &candidates {
             put(&mut request, &format!("ref-prefix {candidate}\n"));
         }
@@ -95,8 +96,8 @@ fn speaks_second_version<R: Read>(packets: &mut Packets<R>) -> io::Result<bool> 
     Ok(true)
 }
 
-/// The ids of those `candidates` that are listed, in the candidates' order.
-fn listed<R: Read>(packets: &mut Packets<R>, candidates: &[String]) -> io::Result<Vec<Option<Oid>>> {
+/// Those `candidates` that are listed, in the candidates' order.
+fn listed<R: Read>(packets: &mut Packets<R>, candidates: &[String]) -> io::Result<Vec<Option<Found>>> {
     let mut found = vec![None; candidates.len()];
     for _ in 0..MAX_REFS {
         let packet = packets.next()?;
@@ -109,8 +110,9 @@ fn listed<R: Read>(packets: &mut Packets<R>, candidates: &[String]) -> io::Resul
         let (Some(place), Some(id)) = (candidates.iter().position(|it| it == name), whole_id(id)) else {
             continue;
         };
+        let leads_to = words.find_map(|word| word.strip_prefix("symref-target:"));
         if let Some(slot) = found.get_mut(place) {
-            *slot = Some(id);
+            *slot = Some(Found { id, name: Some(leads_to.unwrap_or(name).to_owned()) });
         }
     }
     Err(broken("more refs than one name can have"))
@@ -197,7 +199,12 @@ mod tests {
         let lines = [format!("{ID} refs/heads/ab\n"), format!("{ID} refs/tags/a peeled:{ID}\n")];
         let bytes = stream(&[&lines[0], &lines[1], "unborn refs/heads/a\n", "FLUSH"]);
         let found = listed(&mut Packets::new(bytes.as_slice()), &candidates).unwrap();
-        assert_eq!(found, [None, Some(Oid::from_str(ID).unwrap())]);
+        let tag = Found { id: Oid::from_str(ID).unwrap(), name: Some("refs/tags/a".to_owned()) };
+        assert_eq!(found, [None, Some(tag)]);
+        let head = format!("{ID} HEAD symref-target:refs/heads/main\n");
+        let bytes = stream(&[&head, "FLUSH"]);
+        let found = listed(&mut Packets::new(bytes.as_slice()), &["HEAD".to_owned()]).unwrap();
+        assert_eq!(found[0].as_ref().unwrap().name.as_deref(), Some("refs/heads/main"));
     }
 
     #[test]

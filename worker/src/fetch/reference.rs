@@ -36,6 +36,15 @@ impl Reference {
     }
 }
 
+/// What a reference stands for in one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// A commit, or a tag that leads to one.
+    pub(super) id: Oid,
+    /// The branch or tag by its full name, if it was one.
+    pub(super) name: Option<String>,
+}
+
 /// The repository was reached, and has no such thing.
 pub(super) fn missing(reference: &Reference) -> Failure {
     let (what, hint) = match reference {

@@ -1,13 +1,14 @@
 //! The worker's own object store: a bare repository that no command can reach.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use git2::{Indexer, ObjectType, Oid, Repository, RepositoryInitOptions};
+use git2::{Indexer, ObjectType, Oid, Reference, Repository, RepositoryInitOptions};
 use runtimed_api::link::{Trees, layout};
 use runtimed_api::problem::Code;
 
+use super::reference::Found;
 use crate::failure::{Failure, storage};
 
 /// Where the store lies.
@@ -31,10 +32,10 @@ pub(crate) fn open_or_create(trees: &Trees) -> Result<Repository, Failure> {
     opened.map_err(|error| git_failure("open the object store", &error))
 }
 
-/// Fills the store from a pack that `write` streams; gives the commit that `wanted` is or leads to.
+/// Fills the store from a pack that `write` streams; gives the commit that it is or leads to.
 pub(super) fn receive(
     store: &Repository,
-    wanted: Oid,
+    wanted: &Found,
     write: impl FnOnce(&mut dyn Write) -> Result<Vec<Oid>, Failure>,
 ) -> Result<Oid, Failure> {
     let bad = |error: git2::Error| {
@@ -47,7 +48,8 @@ pub(super) fn receive(
     indexer.commit().map_err(bad)?;
     cut(store, &shallow).map_err(|error| storage("store where the history is cut", &error))?;
     let commit =
-        store.find_object(wanted, None).and_then(|found| found.peel(ObjectType::Commit)).map_err(bad)?;
+        store.find_object(wanted.id, None).and_then(|found| found.peel(ObjectType::Commit)).map_err(bad)?;
+    name(store, wanted).map_err(bad)?;
     Ok(commit.id())
 }
 
@@ -61,10 +63,28 @@ fn cut(store: &Repository, shallow: &[Oid]) -> std::io::Result<()> {
     file.write_all(lines.as_bytes())
 }
 
-/// The commits at which the stored history is cut.
-pub(crate) fn shallow(store: &Repository) -> Vec<Oid> {
-    let text = fs::read_to_string(store.path().join("shallow")).unwrap_or_default();
-    text.lines().filter_map(|line| Oid::from_str(line).ok()).collect()
+/// Keeps the branch or tag that was fetched under its name, for the workspace's own repository to have it.
+fn name(store: &Repository, found: &Found) -> Result<(), git2::Error> {
+    match found.name.as_deref() {
+        Some(name)
+            if (name.starts_with(BRANCHES) || name.starts_with(TAGS)) && Reference::is_valid_name(name) =>
+        {
+            store.reference(name, found.id, true, "fetch").map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where branches are.
+const BRANCHES: &str = "refs/heads/";
+/// Where tags are.
+const TAGS: &str = "refs/tags/";
+
+/// The short name of the branch that was fetched, if it was one.
+pub(crate) fn branch(store: &Repository) -> Option<String> {
+    let mut branches = store.references_glob("refs/heads/*").ok()?;
+    let name = branches.names().next()?.ok()?.strip_prefix(BRANCHES)?.to_owned();
+    Some(name)
 }
 
 /// libgit2 failed on our own store.

@@ -164,3 +164,34 @@ fn inline_paths_are_judged_again() {
         assert!(daemon.trees.files().is_empty());
     }
 }
+
+#[test]
+fn the_workspace_is_an_ordinary_clone_that_shares_nothing() {
+    let repository = Repository::new();
+    let (daemon, _) = fetched(&repository, None, None);
+    let workspace = daemon.trees.workspace();
+    let git = |arguments: &[&str]| crate::git::git(&workspace, arguments);
+    assert_eq!(git(&["status", "--porcelain", "--branch"]), "## main...origin/main");
+    assert_eq!(git(&["rev-parse", "HEAD"]), repository.id("main"));
+    git(&["fsck"]);
+    for directory in ["objects/pack", "."] {
+        for entry in std::fs::read_dir(workspace.join(".git").join(directory)).unwrap() {
+            let links = std::os::unix::fs::MetadataExt::nlink(&entry.unwrap().metadata().unwrap());
+            assert!(links == 1 || directory == ".", "a file is shared");
+        }
+    }
+    let script = "git commit -qam x --allow-empty && git log --oneline | wc -l && echo y > z && git add z && git commit -qm y";
+    let mut daemon = daemon;
+    let mut start = Daemon::start_frame(&["sh", "-c", script]);
+    for (name, value) in [("AUTHOR", "a"), ("COMMITTER", "b")] {
+        start.env.insert(format!("GIT_{name}_NAME"), value.to_owned());
+        start.env.insert(format!("GIT_{name}_EMAIL"), value.to_owned());
+    }
+    daemon.send(&runtimed_api::link::Down::Start(start));
+    daemon.started();
+    assert_eq!(daemon.exited().status, ExitStatus::Code(0), "{}", daemon.stderr());
+    // What the command committed is in the Patch all the same.
+    let (captured, _) = daemon.capture();
+    assert_eq!(captured.patch.unwrap().files, 1);
+    assert_eq!(daemon.stdout().trim(), "2");
+}
