@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve people and daemons until a signal. The first drains for at most 10 s, the second aborts.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Print the version and the build.
     Version {
         /// As one JSON object.

@@ -2,37 +2,51 @@
 
 use runtimed_api::MAX_OBJECT_BYTES;
 use runtimed_api::run::status::AttemptResult;
+use serde::Serialize;
 
 use super::record::Record;
 
 /// Said in an attempt's warnings where something was left out.
 const LEFT_OUT: &str = "details of this attempt were left out: the stored Run is at its bound of 256 KiB";
 
-/// Leaves out what is told least missed, oldest attempt first, until the status is within [`MAX_OBJECT_BYTES`]. The
+/// Leaves out what is told least missed, the newest attempt last, until the status is within [`MAX_OBJECT_BYTES`]. The
 /// spec was bounded by the same figure when it was submitted. What leads to results (patch, artifacts, log segments) goes
-/// last.
+/// after all else.
 pub(super) fn fit(record: &mut Record) {
+    let attempts = &record.status.attempts;
     // Most statuses are some hundred bytes: only a look at the parts that can be large is made for those.
-    if record.status.attempts.len() <= 4 && record.status.attempts.iter().all(|a| small(a.result.as_ref())) {
+    if attempts.len() <= 4 && attempts.iter().all(|attempt| small(attempt.result.as_ref())) {
         return;
     }
-    for lighten in [details, outputs, everything, log] {
-        for index in 0..record.status.attempts.len() {
-            if size(record) <= MAX_OBJECT_BYTES {
-                return;
-            }
-            if let Some(result) = record.status.attempts.get_mut(index).and_then(|a| a.result.as_mut()) {
-                lighten(result);
-                if result.warnings.iter().all(|warning| warning != LEFT_OUT) {
-                    result.warnings.push(LEFT_OUT.to_owned());
-                }
-            }
+    let mut total = size(&record.status);
+    let mut results: Vec<&mut AttemptResult> =
+        record.status.attempts.iter_mut().filter_map(|attempt| attempt.result.as_mut()).collect();
+    let Some((newest, older)) = results.split_last_mut() else { return };
+    for lighten in [details, everything] {
+        shed(older, lighten, &mut total);
+    }
+    for lighten in [details, everything] {
+        shed(std::slice::from_mut(newest), lighten, &mut total);
+    }
+    shed(&mut results, log, &mut total);
+}
+
+fn shed(results: &mut [&mut AttemptResult], lighten: fn(&mut AttemptResult), total: &mut usize) {
+    for result in results {
+        if *total <= MAX_OBJECT_BYTES {
+            return;
         }
+        let before = size(*result);
+        lighten(result);
+        if result.warnings.iter().all(|warning| warning != LEFT_OUT) {
+            result.warnings.push(LEFT_OUT.to_owned());
+        }
+        *total = (*total + size(*result)).saturating_sub(before);
     }
 }
 
-fn size(record: &Record) -> usize {
-    serde_json::to_vec(&record.status).map_or(usize::MAX, |bytes| bytes.len())
+fn size(part: &impl Serialize) -> usize {
+    serde_json::to_vec(part).map_or(usize::MAX / 2, |bytes| bytes.len())
 }
 
 fn small(result: Option<&AttemptResult>) -> bool {
@@ -56,16 +70,13 @@ fn details(result: &mut AttemptResult) {
     result.steps.clear();
     result.enforcement = None;
     result.env_deliveries.clear();
+    result.outputs.clear();
     result.refusals.truncate(4);
     result.uploads_incomplete.truncate(16);
     result.warnings.truncate(16);
     if let Some(scrub) = &mut result.scrub {
         scrub.problems.truncate(4);
     }
-}
-
-fn outputs(result: &mut AttemptResult) {
-    result.outputs.clear();
 }
 
 fn everything(result: &mut AttemptResult) {

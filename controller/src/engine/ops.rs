@@ -100,7 +100,9 @@ impl State {
             }
             None => match op {
                 Op::Submit { record, secrets, reply } => {
-                    self.secrets.insert(record.uid.clone(), secrets);
+                    if !secrets.is_empty() {
+                        self.secrets.insert(record.uid.clone(), secrets);
+                    }
                     let object = Object::Run(Arc::new((*record).clone()));
                     let store = Arc::clone(&self.parts.store);
                     let write = async move { store.create(object).await };
@@ -118,7 +120,7 @@ impl State {
         let now = Timestamp::now();
         match op {
             Op::Submit { record: wanted, reply, .. } => {
-                answer(reply, existing(&wanted, self.view_of(record)))
+                answer(reply, existing(&wanted, self.view_of(record)));
             }
             Op::Ask { event, reply } => match decide(record, &event, now) {
                 Ok(Decision { record: Some(next), effects }) => {
@@ -253,10 +255,10 @@ impl State {
             Done::Loaded { key, op, result } => match result {
                 // It was created, or submitted again, meanwhile.
                 Ok(_) if self.index.get(&key).is_some() || self.busy.contains_key(&key) => {
-                    self.start(key, op)
+                    self.start(key, op);
                 }
                 Ok(Some(Stored { object: Object::Run(record), version })) => {
-                    self.apply(key, op, &record, version)
+                    self.apply(key, op, &record, version);
                 }
                 Ok(_) => {
                     let problem = Problem::new(Code::NotFound, format!("there is no Run {key}"));

@@ -19,6 +19,8 @@ use crate::core::{Record, RunKey};
 
 /// Slots of one daemon at most.
 const MAX_SLOTS: u32 = 1024;
+/// Lease periods of silence after which a daemon counts as gone. Its leases run out by themselves, earlier.
+const SILENCE: u32 = 2;
 /// Ended attempts that are remembered for each Session.
 const REMEMBERED: usize = 256;
 
@@ -230,7 +232,7 @@ impl State {
         let runtime = session.runtime.clone();
         let renewing = session.renewal.as_ref().is_some_and(|renewal| !renewal.reply.is_closed());
         let listens = renewing || self.slots.of_session(&runtime, id) > 0;
-        let until = if listens { Instant::now() } else { session.seen } + self.parts.lease;
+        let until = if listens { Instant::now() } else { session.seen } + self.parts.lease * SILENCE;
         if until > Instant::now() {
             return self.timers.at(until, Timer::Session(id.clone()));
         }

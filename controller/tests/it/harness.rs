@@ -1,0 +1,257 @@
+//! One controller on a directory of its own, and those who speak to it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use runtimed_api::digest::Digest;
+use runtimed_api::ids::{AttemptKey, Namespace, SessionId};
+use runtimed_api::run::Run;
+use runtimed_api::run::outcome::{Outcome, Verdict};
+use runtimed_api::run::status::{AttemptEnd, AttemptResult, Phase, RunStatus};
+use runtimed_api::session::{
+    Held, Lease, OpenSession, Renew, Renewed, Report, ReportAnswer, ReportEvent, Reports, SecretText,
+    Session, Submission,
+};
+use runtimed_client::controller::Controller;
+use runtimed_client::{ClientError, Endpoint};
+use tempfile::TempDir;
+
+pub(crate) const ADMIN: &str = "admin-token";
+pub(crate) const ALICE: &str = "alice-token";
+pub(crate) const OBSERVER: &str = "observer-token";
+pub(crate) const DAEMON: &str = "daemon-token";
+pub(crate) const OTHER_DAEMON: &str = "other-daemon-token";
+
+/// A controller's process and its directory.
+pub(crate) struct Server {
+    pub(crate) dir: TempDir,
+    pub(crate) url: String,
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+    lease: &'static str,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+    }
+}
+
+/// Two Runtimes, and tokens of four kinds.
+pub(crate) fn prepare(dir: &Path) {
+    let runtimes = dir.join("runtimes");
+    std::fs::create_dir(&runtimes).expect("made");
+    for name in ["bash", "other"] {
+        let text = format!(
+            "apiVersion: runtimed.dev/v1alpha1\nkind: Runtime\nmetadata: {{ name: {name} }}\n\
+             spec: {{ namespaces: ['*'], ceiling: {{ limits: {{ timeout: 2h }} }} }}\n"
+        );
+        std::fs::write(runtimes.join(format!("{name}.yaml")), text).expect("written");
+    }
+    let person = |token: &str, subject: &str, namespaces: &str, role: &str| {
+        let hash = Digest::of(token.as_bytes());
+        format!(
+            "[[people]]\nhash = \"{hash}\"\nsubject = \"{subject}\"\nnamespaces = [\"{namespaces}\"]\nrole = \"{role}\"\n"
+        )
+    };
+    let daemon = |token: &str, runtime: &str| {
+        format!("[[daemons]]\nhash = \"{}\"\nruntime = \"{runtime}\"\n", Digest::of(token.as_bytes()))
+    };
+    let tokens = [
+        person(ADMIN, "admin", "*", "admin"),
+        person(ALICE, "alice", "default", "submitter"),
+        person(OBSERVER, "watcher", "default", "observer"),
+        daemon(DAEMON, "bash"),
+        daemon(OTHER_DAEMON, "other"),
+    ];
+    std::fs::write(dir.join("tokens.toml"), tokens.concat()).expect("written");
+}
+
+/// The controller's program, with its standard arguments.
+#[expect(clippy::disallowed_methods, reason = "the test drives the real program")]
+pub(crate) fn program(dir: &Path, lease: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runtimed-controller"));
+    let user = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
+    // By the environment, so that a test's flags go over it.
+    command
+        .env_clear()
+        .env("RUNTIMED_LOG", "warn")
+        .env("RUNTIMED_CONTROLLER_LISTEN", "127.0.0.1:0")
+        .env("RUNTIMED_CONTROLLER_LEASE", lease)
+        .env("RUNTIMED_CONTROLLER_DATA", dir.join("data"))
+        .env("RUNTIMED_CONTROLLER_TOKENS", dir.join("tokens.toml"))
+        .env("RUNTIMED_CONTROLLER_RUNTIMES", dir.join("runtimes"))
+        // Whoever runs the tests owns the directory: root stays root here.
+        .env("RUNTIMED_CONTROLLER_USER", format!("{user}:{group}"))
+        .arg("serve");
+    command
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with("15s")
+    }
+
+    pub(crate) fn start_with(lease: &'static str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        prepare(dir.path());
+        let (child, stdout, url) = launch(dir.path(), lease);
+        Self { dir, url, child, _stdout: stdout, lease }
+    }
+
+    /// Kills it without a word, and starts another on the same directory.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+        let (child, stdout, url) = launch(self.dir.path(), self.lease);
+        (self.child, self._stdout, self.url) = (child, stdout, url);
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end; the exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("reaped").code()
+    }
+
+    pub(crate) fn client(&self, token: &str) -> Controller {
+        let client = Controller::new(&Endpoint::new(&self.url)).expect("a client");
+        client.with_token(SecretText::new(token.to_owned()))
+    }
+
+    pub(crate) async fn daemon(&self, name: &str, slots: u32) -> Daemon {
+        Daemon::connect(self.client(DAEMON), name, slots, None).await
+    }
+}
+
+fn launch(dir: &Path, lease: &str) -> (Child, BufReader<ChildStdout>, String) {
+    let mut child = program(dir, lease).stdout(Stdio::piped()).spawn().expect("started");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a line");
+    let ready: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let url = ready["listening"].as_str().expect("a URL").to_owned();
+    (child, stdout, url)
+}
+
+/// The daemon's side of the protocol.
+pub(crate) struct Daemon {
+    pub(crate) client: Controller,
+    pub(crate) session: SessionId,
+    pub(crate) opened: Session,
+}
+
+impl Daemon {
+    pub(crate) async fn connect(client: Controller, name: &str, slots: u32, address: Option<String>) -> Self {
+        let open = OpenSession {
+            daemon: name.parse().expect("a name"),
+            runtime: "bash".parse().expect("a name"),
+            slots,
+            address,
+            build: "test".parse().expect("a build"),
+        };
+        let opened = client.open_session(&open).await.expect("a Session");
+        Self { client, session: opened.id.clone(), opened }
+    }
+
+    /// Waits for a Run.
+    pub(crate) async fn lease(&self) -> Lease {
+        self.lease_within(Duration::from_secs(20)).await.expect("a lease")
+    }
+
+    pub(crate) async fn lease_within(&self, wait: Duration) -> Option<Lease> {
+        self.client.lease(&self.session, wait).await.expect("an answer")
+    }
+
+    pub(crate) async fn renew(&self, attempts: &[AttemptKey]) -> Renewed {
+        let held = |attempt: &AttemptKey| Held {
+            attempt: attempt.clone(),
+            stopping: false,
+            step: None,
+            last_output: None,
+        };
+        let renew = Renew { attempts: attempts.iter().map(held).collect() };
+        self.client.renew(&self.session, &renew, Duration::from_secs(30)).await.expect("an answer")
+    }
+
+    pub(crate) async fn report(&self, reports: Vec<Report>) -> Vec<ReportAnswer> {
+        self.try_report(reports).await.expect("an answer")
+    }
+
+    pub(crate) async fn try_report(&self, reports: Vec<Report>) -> Result<Vec<ReportAnswer>, ClientError> {
+        self.client.report(&self.session, &Reports { reports }).await.map(|reported| reported.answers)
+    }
+
+    /// Reports that the command exited, and then that all is done.
+    pub(crate) async fn complete(&self, lease: &Lease, code: u8) {
+        let answers = self.report(vec![exited(lease, 1, code), finished(lease, 2, completed(code))]).await;
+        assert!(answers.iter().all(|answer| matches!(answer, ReportAnswer::Applied)), "{answers:?}");
+    }
+}
+
+pub(crate) fn exited(lease: &Lease, sequence: u64, code: u8) -> Report {
+    report(lease, sequence, ReportEvent::Exited(outcome(code)))
+}
+
+pub(crate) fn finished(lease: &Lease, sequence: u64, result: AttemptResult) -> Report {
+    report(lease, sequence, ReportEvent::Finished(Box::new(result)))
+}
+
+pub(crate) fn completed(code: u8) -> AttemptResult {
+    AttemptResult { outcome: Some(outcome(code)), ..AttemptResult::bare(AttemptEnd::Completed) }
+}
+
+fn report(lease: &Lease, sequence: u64, event: ReportEvent) -> Report {
+    Report { attempt: lease.attempt.clone(), sequence, at: Timestamp::now(), event }
+}
+
+fn outcome(code: u8) -> Outcome {
+    Outcome { verdict: Verdict::Exited(code), leaked: 0, cpu_micros: 900, max_rss: 1 << 20 }
+}
+
+/// A Run of `true` with this name, and more of its spec.
+pub(crate) fn run(name: &str, more: &str) -> Submission {
+    let text = format!(
+        r#"{{"apiVersion":"runtimed.dev/v1alpha1","kind":"Run","metadata":{{"name":"{name}"}},
+            "spec":{{"runtime":"bash","command":["true"]{more}}}}}"#
+    );
+    let run: Run = serde_json::from_str(&text).expect("a Run");
+    Submission { run, secrets: std::collections::BTreeMap::new() }
+}
+
+pub(crate) fn default() -> Namespace {
+    "default".parse().expect("a namespace")
+}
+
+pub(crate) fn status(run: &Run) -> &RunStatus {
+    run.status.as_ref().expect("a status")
+}
+
+pub(crate) fn phase(run: &Run) -> Phase {
+    status(run).phase
+}
+
+/// Waits until the Run is in a terminal phase.
+pub(crate) async fn until_over(client: &Controller, name: &str) -> Run {
+    until(client, name, |run| phase(run).is_terminal()).await
+}
+
+/// Waits until `holds` of the Run.
+pub(crate) async fn until(client: &Controller, name: &str, holds: impl Fn(&Run) -> bool) -> Run {
+    use futures_util::StreamExt as _;
+    let name = name.parse().expect("a name");
+    let mut events = client.events(&default(), &name).await.expect("events");
+    loop {
+        let run = events.next().await.expect("it comes").expect("a Run");
+        if holds(&run) {
+            return run;
+        }
+    }
+}

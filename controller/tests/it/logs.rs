@@ -1,0 +1,170 @@
+//! Logs: live through the proxy, and from the store.
+
+use std::future;
+
+use axum::Router;
+use axum::extract::Query;
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use runtimed_api::digest::Digest;
+use runtimed_api::log::{self, Body, LogEvent, Record, Stream};
+use runtimed_api::run::status::{AttemptResult, LogSegment, LogSummary};
+use runtimed_client::controller::{Blob, LogQuery};
+use runtimed_client::listen::{Listener, serve};
+use tokio::sync::watch;
+
+use crate::harness::{ALICE, DAEMON, Daemon, Server, completed, default, finished, run, until_over};
+
+/// Two segments: `one\ntwo\n` with `err\n` between them, then `three\n`.
+fn segments() -> Vec<(Vec<u8>, u64, u64)> {
+    let text = |stream, bytes| Record { micros: 1_000_000, body: Body::Text(stream, bytes) };
+    let mut first = log::header(0, 1).to_vec();
+    log::append(&mut first, text(Stream::Stdout, b"one\n"));
+    log::append(&mut first, text(Stream::Stderr, b"err\n"));
+    log::append(&mut first, text(Stream::Stdout, b"two\n"));
+    let mut second = log::header(12, 4).to_vec();
+    log::append(&mut second, Record { micros: 2_000_000, body: Body::Gap(9) });
+    log::append(&mut second, text(Stream::Stdout, b"three\n"));
+    vec![(first, 0, 12), (second, 12, 6)]
+}
+
+async fn text(server: &Server, query: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = server.url.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let request = format!(
+        "GET /v1/namespaces/default/runs/a/logs?{query} HTTP/1.0\r\nauthorization: Bearer {ALICE}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("received");
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("a body")
+}
+
+#[tokio::test]
+async fn a_log_is_read_from_the_store_in_every_way() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    let mut kept = Vec::new();
+    for (bytes, offset, length) in segments() {
+        let digest = Digest::of(&bytes);
+        let size = u64::try_from(bytes.len()).expect("small");
+        daemon.client.put_blob(&digest, size, Blob::Bytes(bytes.into()), &lease.token).await.expect("stored");
+        kept.push(LogSegment { digest, offset, length });
+    }
+    let log = LogSummary { bytes: 18, records: 5, dropped: 9, segments: kept };
+    daemon.report(vec![finished(&lease, 1, AttemptResult { log, ..completed(0) })]).await;
+    until_over(&alice, "a").await;
+
+    let gap = "\n[9 bytes of log were dropped here]\n";
+    assert_eq!(text(&server, "").await, format!("one\nerr\ntwo\n{gap}three\n"));
+    assert_eq!(text(&server, "stream=stderr").await, format!("err\n{gap}"));
+    assert_eq!(text(&server, "offset=5").await, format!("rr\ntwo\n{gap}three\n"));
+    assert_eq!(text(&server, "offset=13").await, "hree\n");
+    assert_eq!(text(&server, "offset=99").await, "");
+    assert_eq!(text(&server, "tail=1").await, format!("{gap}three\n"));
+    assert_eq!(text(&server, "tail=2").await, format!("two\n{gap}three\n"));
+    assert_eq!(text(&server, "tail=2&stream=stdout").await, format!("two\n{gap}three\n"));
+    assert_eq!(text(&server, "tail=9").await, format!("one\nerr\ntwo\n{gap}three\n"));
+    assert_eq!(text(&server, "tail=0").await, "");
+    let stamped = "1970-01-01T00:00:01.000000Z ";
+    assert_eq!(text(&server, "stream=stderr&timestamps=true").await, format!("{stamped}err\n{gap}"));
+    assert!(text(&server, "attempt=2").await.contains("there is no attempt 2"));
+    assert!(text(&server, "frobnicate=1").await.contains("frobnicate"));
+
+    let name = "a".parse().expect("a name");
+    let followed = LogQuery { follow: true, ..LogQuery::default() };
+    let events = alice.logs(&default(), &name, &followed).await.expect("a stream");
+    let events: Vec<LogEvent> = events.try_collect().await.expect("it ends well");
+    let seen: Vec<_> = events.iter().map(|event| (event.next, event.stream, event.dropped)).collect();
+    assert_eq!(
+        seen,
+        [
+            (4, Some(Stream::Stdout), None),
+            (8, Some(Stream::Stderr), None),
+            (12, Some(Stream::Stdout), None),
+            (12, None, Some(9)),
+            (18, Some(Stream::Stdout), None),
+        ]
+    );
+    let resumed = LogQuery { offset: Some(12), ..LogQuery::default() };
+    let events = alice.logs(&default(), &name, &resumed).await.expect("a stream");
+    let events: Vec<LogEvent> = events.try_collect().await.expect("it ends well");
+    assert_eq!(events.last().map(LogEvent::bytes).as_deref(), Some(&b"three\n"[..]));
+}
+
+/// The endpoint of a daemon that wants this read token: an event now, and another when it is told.
+fn endpoint(token: watch::Receiver<String>, more: watch::Receiver<bool>) -> Router {
+    let handler = move |headers: HeaderMap, Query(query): Query<Vec<(String, String)>>| {
+        let (mut token, mut more) = (token.clone(), more.clone());
+        async move {
+            // The proxy may be faster than the answer that brings the daemon its lease.
+            let expected = token.wait_for(|token| !token.is_empty()).await.expect("told").clone();
+            let expected = format!("Bearer {expected}");
+            let given = headers.get("authorization").and_then(|value| value.to_str().ok());
+            assert_eq!(given, Some(expected.as_str()));
+            assert!(query.contains(&("attempt".to_owned(), "1".to_owned())), "{query:?}");
+            assert!(query.contains(&("follow".to_owned(), "true".to_owned())), "{query:?}");
+            let event = |bytes: &'static [u8], next| {
+                let record = Record { micros: 1, body: Body::Text(Stream::Stdout, bytes) };
+                let data = serde_json::to_string(&LogEvent::of(1, &record, next)).expect("JSON");
+                Bytes::from(format!("event: stdout\nid: {next}\ndata: {data}\n\n"))
+            };
+            let first = event(b"hello\n", 6);
+            let rest = async move {
+                more.wait_for(|more| *more).await.expect("told");
+                [event(b"bye\n", 10), Bytes::from_static(b"event: end\ndata: {}\n\n")].concat().into()
+            };
+            let body = futures_util::stream::iter([first])
+                .chain(futures_util::stream::once(rest))
+                .map(Ok::<Bytes, std::io::Error>);
+            ([("content-type", "text/event-stream")], axum::body::Body::from_stream(body)).into_response()
+        }
+    };
+    Router::new().route("/v1/namespaces/default/runs/a/logs", get(handler))
+}
+
+#[tokio::test]
+async fn a_followed_log_waits_for_the_run_and_comes_from_its_daemon() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    let name = "a".parse().expect("a name");
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let follow = LogQuery { follow: true, ..LogQuery::default() };
+    let mut events = alice.logs(&default(), &name, &follow).await.expect("a stream");
+
+    let (token, expected) = watch::channel(String::new());
+    let (more, told) = watch::channel(false);
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), None).expect("bound");
+    let address = listener.url();
+    tokio::spawn(serve(listener, endpoint(expected, told), future::pending()));
+    let daemon = Daemon::connect(server.client(DAEMON), "d1", 1, Some(address)).await;
+    // The endpoint learns the token from the lease, as a daemon does.
+    let lease = daemon.lease().await;
+    token.send_replace(lease.read_token.expose().to_owned());
+
+    let first = events.next().await.expect("it comes").expect("an event");
+    assert_eq!(first.bytes(), b"hello\n");
+    more.send_replace(true);
+    assert_eq!(events.next().await.expect("it comes").expect("an event").bytes(), b"bye\n");
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_daemon_without_an_address_is_named_as_the_reason() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let _lease = daemon.lease().await;
+    let name = "a".parse().expect("a name");
+    let mut events = alice.logs(&default(), &name, &LogQuery::default()).await.expect("a stream");
+    let error = events.next().await.expect("it comes").expect_err("refused");
+    assert!(error.to_string().contains("cannot be had from its daemon"), "{error}");
+}

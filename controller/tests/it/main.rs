@@ -1,0 +1,10 @@
+//! The controller's program over real sockets, driven by the real client: a person on one side, a daemon on the other.
+
+mod bad_input;
+mod blobs;
+mod harness;
+mod leases;
+mod lives;
+mod logs;
+mod people;
+mod restart;

@@ -1,0 +1,121 @@
+//! What a controller that was killed still knows, and how one ends well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use runtimed_api::run::status::Phase;
+use runtimed_api::session::{Held, Renew, ReportAnswer, SecretValue};
+use runtimed_client::controller::Blob;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{
+    ALICE, DAEMON, Daemon, Server, completed, default, finished, phase, run, status, until, until_over,
+};
+
+#[tokio::test]
+async fn a_killed_controller_goes_on_where_it_was() {
+    let mut server = Server::start_with("1s");
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("over", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 2).await;
+    let lease = daemon.lease().await;
+    daemon.complete(&lease, 0).await;
+    let over = until_over(&alice, "over").await;
+    alice.submit(&default(), &run("held", "")).await.expect("submitted");
+    let held = daemon.lease().await;
+    alice.submit(&default(), &run("waits", "")).await.expect("submitted");
+
+    server.restart();
+    let alice = server.client(ALICE);
+    assert_eq!(alice.get(&default(), &"over".parse().expect("a name")).await.expect("there"), over);
+    // The lease still holds: the daemon opens another Session, and its token is still good.
+    let daemon = Daemon::connect(server.client(DAEMON), "d1", 2, None).await;
+    assert!(daemon.renew(std::slice::from_ref(&held.attempt)).await.orders.is_empty());
+    let blob = bytes::Bytes::from_static(b"blob");
+    let digest = runtimed_api::digest::Digest::of(&blob);
+    daemon.client.put_blob(&digest, 4, Blob::Bytes(blob), &held.token).await.expect("stored");
+    let answers = daemon.report(vec![finished(&held, 1, completed(0))]).await;
+    assert!(matches!(answers[..], [ReportAnswer::Applied]));
+    assert_eq!(phase(&until_over(&alice, "held").await), Phase::Succeeded);
+    assert_eq!(daemon.lease().await.attempt.name.as_str(), "waits");
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_renews_after_a_restart_runs_out() {
+    let mut server = Server::start_with("300ms");
+    server.client(ALICE).submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    daemon.lease().await;
+    server.restart();
+    assert_eq!(phase(&until_over(&server.client(ALICE), "a").await), Phase::Lost);
+}
+
+#[tokio::test]
+async fn submitted_secrets_go_with_the_lease_and_are_lost_with_the_controller() {
+    let mut server = Server::start();
+    let alice = server.client(ALICE);
+    let name = "llm".parse().expect("a name");
+    let secret = |run_name: &str| {
+        let mut submission = run(run_name, r#","secrets":[{"name":"llm"}]"#);
+        submission.secrets = BTreeMap::from([(
+            runtimed_api::ids::SecretName::clone(&name),
+            SecretValue::new(b"hunter22".to_vec()),
+        )]);
+        submission
+    };
+    alice.submit(&default(), &secret("taken")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    assert_eq!(lease.secrets.get(&name).map(SecretValue::expose), Some(&b"hunter22"[..]));
+    alice.submit(&default(), &secret("waits")).await.expect("submitted");
+
+    server.restart();
+    let alice = server.client(ALICE);
+    let over = until_over(&alice, "waits").await;
+    assert_eq!(phase(&over), Phase::Fault);
+    let reason = status(&over).reason.clone().unwrap_or_default();
+    assert!(reason.contains("secret-invalid") && reason.contains("submit again"), "{reason}");
+    // The one that a daemon has needs them no more.
+    assert_eq!(phase(&until(&alice, "taken", |_| true).await), Phase::Running);
+    for file in ["controller.db", "controller.db-wal"] {
+        let bytes = std::fs::read(server.dir.path().join("data").join(file)).expect("read");
+        assert!(!bytes.windows(8).any(|window| window == b"hunter22"), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_signal_drains() {
+    let mut server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 2).await;
+    let lease = daemon.lease().await;
+    let name = "a".parse().expect("a name");
+    let mut events = alice.events(&default(), &name).await.expect("events");
+    let held = [Held { attempt: lease.attempt, stopping: false, step: None, last_output: None }];
+    let renew = Renew { attempts: held.to_vec() };
+    let (waited, renewed, ()) = tokio::join!(
+        daemon.client.lease(&daemon.session, Duration::from_secs(20)),
+        daemon.client.renew(&daemon.session, &renew, Duration::from_secs(20)),
+        async {
+            events.next().await.expect("it comes").expect("a Run");
+            let pid = Pid::from_raw(i32::try_from(server.pid()).expect("a pid")).expect("a pid");
+            kill_process(pid, Signal::TERM).expect("sent");
+            assert!(events.next().await.is_none(), "the stream ends");
+        }
+    );
+    // Either it waited and was told that there is nothing, or it came too late and was refused.
+    assert!(waited.is_err() || waited.is_ok_and(|lease| lease.is_none()));
+    assert!(renewed.is_err() || renewed.is_ok_and(|renewed| renewed.orders.is_empty()));
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[tokio::test]
+async fn two_controllers_do_not_share_a_directory() {
+    let server = Server::start();
+    let output = crate::harness::program(server.dir.path(), "1s").output().expect("ran");
+    assert_eq!(output.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("another controller works on"), "{said}");
+}
