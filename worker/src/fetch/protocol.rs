@@ -74,9 +74,18 @@ impl Server {
         put(&mut request, "done\n");
         request.extend_from_slice(FLUSH);
         let mut packets = Packets::new(self.http.command(&request)?);
-        received(&mut packets, pack).map_err(|error| unusable(&error))
+        received(&mut packets, pack).map_err(|error| {
+            let words = error.to_string();
+            if REFUSALS.iter().any(|known| words.contains(known)) {
+                return missing(&Reference::Commit(wanted));
+            }
+            unusable(&error)
+        })
     }
 }
+
+/// How git's own server, and those that follow it, say that they do not give an object.
+const REFUSALS: [&str; 2] = ["not our ref", "unadvertised object"];
 
 /// Reads the advertisement, which may begin with a packet that names the service, as in the first version.
 fn speaks_second_version<R: Read>(packets: &mut Packets<R>) -> io::Result<bool> {

@@ -2,7 +2,9 @@
 
 mod git;
 mod harness;
+mod https;
 mod lifecycle;
 mod patches;
 mod protocol;
+mod server;
 mod source;
