@@ -58,7 +58,7 @@ async fn measure(in_flight: usize, runs: usize) -> String {
             start.elapsed()
         }
     });
-    let mut took =
+    let mut took: Vec<Duration> =
         join_all(lives.map(tokio::spawn)).await.into_iter().map(|life| life.expect("ended")).collect();
     let wall = start.elapsed();
     for slot in slots {
