@@ -150,8 +150,9 @@ fn read_index(text: &[u8]) -> Option<(ObjectName, ObjectName, Option<&[u8]>)> {
     };
     let dots = ids.windows(2).position(|pair| pair == b"..")?;
     let name = |hex: &[u8]| {
-        let good = (4..=40).contains(&hex.len()) && hex.iter().all(u8::is_ascii_hexdigit);
-        good.then(|| ObjectName(hex.to_ascii_lowercase()))
+        let good =
+            (4..=40).contains(&hex.len()) && hex.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        good.then(|| ObjectName(hex.to_vec()))
     };
     Some((name(&ids[..dots])?, name(&ids[dots + 2..])?, mode))
 }
