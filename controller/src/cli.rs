@@ -64,6 +64,9 @@ pub(crate) struct ServeArgs {
     /// Whom to become when started as root: UID or UID:GID; 65532 without it, 0 to stay root.
     #[arg(long, env = "RUNTIMED_CONTROLLER_USER", value_name = "UID[:GID]")]
     pub(crate) user: Option<User>,
+    /// End when standard input closes, as it does when whoever started the controller dies.
+    #[arg(long)]
+    pub(crate) until_stdin_closes: bool,
 }
 
 /// Runs the program with these arguments, the first of which is its name.

@@ -83,11 +83,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         tokio::pin!(serving);
         tokio::select! {
             ended = &mut serving => return ended,
-            () = signals.next() => {
-                tracing::info!("stopping: requests may go on for {} s", listen::DRAIN.as_secs());
-                stopping.cancel();
-            }
+            () = signals.next() => {}
+            () = listen::stdin_closed(), if args.until_stdin_closes => {}
         }
+        tracing::info!("stopping: requests may go on for {} s", listen::DRAIN.as_secs());
+        stopping.cancel();
         tokio::select! {
             ended = &mut serving => ended,
             () = signals.next() => Err(ServeError::Failed("aborted by a second signal".to_owned())),

@@ -138,7 +138,7 @@ async fn drain(
         _ = terminate.recv() => daemon.config.drain.grace.get(),
         _ = interrupt.recv() => daemon.config.drain.grace.get(),
         // Whoever started the daemon is gone: nobody waits for its Runs.
-        () = stdin_closed(), if until_stdin_closes => Duration::ZERO,
+        () = listen::stdin_closed(), if until_stdin_closes => Duration::ZERO,
     };
     tracing::info!(?grace, "draining");
     daemon.readiness.draining.store(true, Ordering::Release);
@@ -162,21 +162,6 @@ async fn drain(
         _ = terminate.recv() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
         _ = interrupt.recv() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
     }
-}
-
-async fn stdin_closed() {
-    let (closed, told) = tokio::sync::oneshot::channel();
-    // A thread of its own, which the end of the process ends: a blocking read cannot be called off.
-    let reader = std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        // What is written there means nothing; its end does.
-        let _end = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        let _gone = closed.send(());
-    });
-    if let Err(error) = reader {
-        tracing::error!(%error, "standard input is not watched");
-        std::future::pending::<()>().await;
-    }
-    let _closed = told.await;
 }
 
 async fn daemon(

@@ -206,6 +206,17 @@ impl Cluster {
         }
     }
 
+    /// Waits until the command of a Run has printed something.
+    ///
+    /// # Panics
+    /// It prints nothing.
+    pub async fn until_printed(&self, name: &RunName) {
+        let query = LogQuery { follow: true, ..LogQuery::default() };
+        let mut events = self.client.logs(&namespace(), name, &query).await.expect("a log");
+        let first = tokio::time::timeout(Duration::from_secs(60), events.next()).await;
+        first.expect("in time").expect("before its end").expect("an event");
+    }
+
     /// Submits a Run and waits for its end.
     pub async fn run(&self, run: Run) -> Run {
         let name = self.submit(run, &[]).await;

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod serve;
+mod stdin;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use serve::serve;
+pub use stdin::stdin_closed;
 
 use certificates::Certificates;
 

@@ -140,7 +140,7 @@ async fn every_command_works_against_a_controller() {
     let (code, _, err) = ctl(&["wait", "slow"]);
     assert_eq!(code, Some(122), "{err}");
     let (code, _, err) = ctl(&["get", "nobody"]);
-    assert_eq!(code, Some(125), "{err}");
+    assert_eq!(code, Some(121), "{err}");
     let wrong = cluster.token_file.with_extension("wrong");
     fs::write(&wrong, "not-a-token").expect("written");
     let wrong = wrong.to_string_lossy().into_owned();

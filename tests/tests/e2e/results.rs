@@ -74,6 +74,7 @@ async fn a_git_run_starts_from_a_patched_tree_and_its_patch_applies_on_top() {
     // git itself agrees, on the tree that the prior patch made.
     fs::write(repository.path().join("prior.patch"), &prior).expect("written");
     fs::write(repository.path().join("captured.patch"), &bytes).expect("written");
+    repository.git(&["update-index", "--refresh"]);
     repository.git(&["apply", "--index", "prior.patch"]);
     repository.git(&["apply", "--index", "captured.patch"]);
     assert_eq!(repository.git(&["write-tree"]).trim(), patch.result.as_str());

@@ -19,7 +19,7 @@ async fn sigterm_drains_a_daemon_that_has_a_run_in_flight() {
     })
     .await;
     let name = cluster.submit(shell("in-flight", "echo up; sleep 60", ""), &[]).await;
-    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    cluster.until_printed(&name).await;
     assert!(cluster.drain().is_empty());
     let run = cluster.client.get(&runtimed_tests::cluster::namespace(), &name).await.expect("it is kept");
     // Not counted as an attempt: without a retry of its own it waits for another daemon.
@@ -40,7 +40,7 @@ async fn a_daemon_that_is_killed_leaves_nothing_running_and_reports_the_run_lost
     let mut cluster = Cluster::start(Options { lease: "2s", ..Options::default() }).await;
     let run = shell("doomed", "echo up; sleep 34.9", "secrets: [{ name: llm }]");
     let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
-    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    cluster.until_printed(&name).await;
     cluster.daemon(0).signal(Signal::KILL);
     cluster.daemon(0).wait(Duration::from_secs(5));
     cluster.restart_daemon(0);
@@ -53,8 +53,8 @@ async fn a_daemon_that_is_killed_leaves_nothing_running_and_reports_the_run_lost
 #[tokio::test(flavor = "multi_thread")]
 async fn the_outcome_of_a_run_arrives_after_the_controller_is_back() {
     let mut cluster = Cluster::start(Options { lease: "10s", ..Options::default() }).await;
-    let name = cluster.submit(shell("patient", "sleep 0.5; exit 5", ""), &[]).await;
-    cluster.until(&name, |run| phase(run) == Phase::Running).await;
+    let name = cluster.submit(shell("patient", "echo up; sleep 0.5; exit 5", ""), &[]).await;
+    cluster.until_printed(&name).await;
     cluster.restart_controller();
     let run = cluster.end(&name).await;
     let status = run.status.as_ref().expect("a status");
@@ -103,12 +103,12 @@ fn a_server_that_is_told_nonsense_says_so_in_one_sentence() {
         (daemon("/nowhere/runtime.toml".to_owned()), "/nowhere/runtime.toml"),
         (daemon(config("unknown.toml", "slotz = 2", any, &here)), "did you mean `slots`?"),
         (daemon(config("type.toml", "slots = \"two\"", any, &here)), "slots"),
-        (daemon(config("occupied.toml", "", &occupied, &here)), "in use"),
+        (daemon(config("occupied.toml", "", &occupied, &here)), "taken"),
         (daemon(config("plain.toml", "", "0.0.0.0:0", &here)), "loopback"),
         (daemon(config("root.toml", "", any, "/proc")), "/proc"),
         (daemon(config("missing.toml", "", any, "/nowhere")), "/nowhere"),
         (vec!["runtimed".to_owned(), "frobnicate".to_owned()], "frobnicate"),
-        (controller(&["--listen", &occupied]), "in use"),
+        (controller(&["--listen", &occupied]), "taken"),
         (controller(&["--listen", "0.0.0.0:0"]), "loopback"),
         (controller(&["--listen", any, "--data", "/proc/nowhere"]), "/proc/nowhere"),
         (controller(&["--listen", any, "--tokens", "/nowhere/tokens"]), "/nowhere/tokens"),
