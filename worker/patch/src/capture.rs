@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod content;
+mod untracked;
 mod walk;
 
 pub(crate) use content::{read_file, read_symlink};

@@ -1,8 +1,7 @@
 //! Walks a workspace by descriptors, without recursion, and compares it with a snapshot.
 
 use std::{
-    cell::OnceCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -13,12 +12,12 @@ use rustix::{
 };
 
 use super::{
-    CaptureError, CaptureOptions, Ignored, SkipReason, Skipped,
+    CaptureError, CaptureOptions, SkipReason, Skipped,
     content::{give_permissions, read_file, read_symlink},
+    untracked::{Directory, Untracked},
 };
 use crate::{
     git_path::GitPath,
-    ignore::IgnoreRules,
     rule::Rule,
     snapshot::{FileStat, Known, Snapshot},
     tree::Mode,
@@ -54,17 +53,16 @@ pub(super) fn walk(
     let mut walk = Walk {
         snapshot,
         options,
-        open,
         index,
         seen: vec![false; snapshot.len()],
         unreadable: Vec::new(),
         entries: 0,
         changed_bytes: 0,
-        untracked: OnceCell::new(),
+        untracked: Untracked::new(snapshot, options.ignored, open),
         walked: Walked::default(),
     };
     let root = open_directory(workspace, b".").map_err(|source| io_error(b".", source))?;
-    let mut frames = vec![walk.enter(root, Vec::new(), false)?];
+    let mut frames = vec![walk.enter(root, Vec::new())?];
     while let Some(frame) = frames.last_mut() {
         let Some(name) = frame.names.pop() else {
             frames.pop();
@@ -79,41 +77,30 @@ pub(super) fn walk(
 
 /// A directory whose names are being visited.
 struct Frame {
-    directory: OwnedFd,
-    /// Its path with a slash at the end, or nothing for the root.
-    prefix: Vec<u8>,
+    descriptor: OwnedFd,
+    directory: Directory,
     names: Vec<Vec<u8>>,
-    /// Beneath an ignored directory only tracked files count.
-    ignored: bool,
-}
-
-/// What is needed to judge files that the snapshot does not have. Only a workspace with such files pays for it.
-struct Untracked<'a> {
-    rules: IgnoreRules,
-    /// Directories that hold tracked files, with a slash at the end.
-    tracked: HashSet<&'a [u8]>,
 }
 
 struct Walk<'a> {
     snapshot: &'a Snapshot,
     options: &'a CaptureOptions,
-    open: &'a dyn Fn() -> Result<Repository, git2::Error>,
     index: HashMap<&'a [u8], usize>,
     seen: Vec<bool>,
-    /// Directories, with a slash at the end, and files, whose tracked content counts as unchanged.
+    /// Files and directories whose tracked content counts as unchanged.
     unreadable: Vec<Vec<u8>>,
     entries: usize,
     changed_bytes: u64,
-    untracked: OnceCell<Untracked<'a>>,
+    untracked: Untracked<'a>,
     walked: Walked,
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     /// Lists a directory. Its names count before they are looked at, so that a huge one is not held in memory.
-    fn enter(&mut self, directory: OwnedFd, prefix: Vec<u8>, ignored: bool) -> Result<Frame, CaptureError> {
+    fn enter(&mut self, descriptor: OwnedFd, prefix: Vec<u8>) -> Result<Frame, CaptureError> {
         let failed = |error: Errno| io_error(&prefix, error.into());
         let mut names = Vec::new();
-        let mut entries = Dir::read_from(&directory).map_err(failed)?;
+        let mut entries = Dir::read_from(&descriptor).map_err(failed)?;
         while let Some(entry) = entries.read() {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
@@ -126,12 +113,12 @@ impl<'a> Walk<'a> {
             }
             names.push(name.to_vec());
         }
-        Ok(Frame { directory, prefix, names, ignored })
+        Ok(Frame { descriptor, directory: Directory::new(prefix), names })
     }
 
     /// Looks at one name; gives the directory to go into, if it is one.
     fn visit(&mut self, frame: &Frame, name: &[u8]) -> Result<Option<Frame>, CaptureError> {
-        let path = [&frame.prefix, name].concat();
+        let path = [&frame.directory.prefix, name].concat();
         if path == b".git" {
             return Ok(None);
         }
@@ -143,9 +130,13 @@ impl<'a> Walk<'a> {
             self.skip(&path, if nested { SkipReason::NestedRepository } else { SkipReason::UnusablePath });
             return Ok(None);
         }
-        let stat = match statat(&frame.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match statat(&frame.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::ACCESS) => {
+                self.unreadable(path);
+                return Ok(None);
+            }
             Err(error) => return Err(io_error(&path, error.into())),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -174,26 +165,22 @@ impl<'a> Walk<'a> {
         mut path: Vec<u8>,
         mode: u32,
     ) -> Result<Option<Frame>, CaptureError> {
-        let mut ignored = frame.ignored;
         path.push(b'/');
-        if self.options.ignored == Ignored::Skip {
-            let untracked = self.untracked()?;
-            let is_tracked = untracked.tracked.contains(path.as_slice());
-            ignored = ignored || untracked.rules.is_ignored(&path[..path.len() - 1], true);
-            if ignored && !is_tracked {
-                self.walked.ignored_total += 1;
-                return Ok(None);
-            }
+        if !self.untracked.is_tracked(&path)
+            && self.untracked.is_ignored(&frame.directory, &path[..path.len() - 1], true)?
+        {
+            self.walked.ignored_total += 1;
+            return Ok(None);
         }
         if mode & 0o500 != 0o500 {
             // It may be opened and yet not searched. If it is not ours, what follows says so.
-            give_permissions(frame.directory.as_fd(), name, 0o700);
+            give_permissions(frame.descriptor.as_fd(), name, 0o700);
         }
-        match open_directory(frame.directory.as_fd(), name) {
-            Ok(directory) => self.enter(directory, path, ignored).map(Some),
+        match open_directory(frame.descriptor.as_fd(), name) {
+            Ok(directory) => self.enter(directory, path).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                self.skip(&path[..path.len() - 1], SkipReason::Unreadable);
-                self.unreadable.push(path);
+                path.pop();
+                self.unreadable(path);
                 Ok(None)
             }
             Err(error) => Err(io_error(&path, error)),
@@ -216,7 +203,7 @@ impl<'a> Walk<'a> {
                     return Ok(());
                 }
             }
-            None if self.is_ignored(frame, path)? => {
+            None if self.untracked.is_ignored(&frame.directory, path, false)? => {
                 self.walked.ignored_total += 1;
                 return Ok(());
             }
@@ -254,7 +241,7 @@ impl<'a> Walk<'a> {
     ) -> Result<Option<Vec<u8>>, CaptureError> {
         let old_size = known.and_then(|known| known.stat).map_or(0, |stat| stat.size);
         let max = old_size.max(self.options.max_changed_bytes - self.changed_bytes);
-        let directory = frame.directory.as_fd();
+        let directory = frame.descriptor.as_fd();
         let content = match mode {
             Mode::Symlink => read_symlink(directory, name).map(Some),
             _ => read_file(directory, name, max),
@@ -263,7 +250,7 @@ impl<'a> Walk<'a> {
             Ok(Some(content)) => Ok(Some(content)),
             Ok(None) => Err(self.too_large(path)),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                self.skip(path, SkipReason::Unreadable);
+                self.unreadable(path.to_vec());
                 Ok(None)
             }
             Err(error) => Err(io_error(path, error)),
@@ -274,44 +261,6 @@ impl<'a> Walk<'a> {
         CaptureError::ContentTooLarge { path: GitPath::new(path), limit: self.options.max_changed_bytes }
     }
 
-    fn is_ignored(&self, frame: &Frame, path: &[u8]) -> Result<bool, CaptureError> {
-        match self.options.ignored {
-            Ignored::Include => Ok(false),
-            Ignored::Skip => Ok(frame.ignored || self.untracked()?.rules.is_ignored(path, false)),
-        }
-    }
-
-    fn untracked(&self) -> Result<&Untracked<'a>, CaptureError> {
-        if let Some(untracked) = self.untracked.get() {
-            return Ok(untracked);
-        }
-        let mut tracked = HashSet::new();
-        let mut ignore_files = Vec::new();
-        for known in self.snapshot.files() {
-            let path = known.path.as_bytes();
-            let slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
-            for (at, _) in slashes {
-                // Once a directory is there, those above it are as well.
-                if !tracked.insert(&path[..=at]) {
-                    break;
-                }
-            }
-            let name = path.rsplit(|byte| *byte == b'/').next();
-            if name == Some(b".gitignore") && known.entry.mode.is_regular() {
-                ignore_files.push(known);
-            }
-        }
-        let rules = if ignore_files.is_empty() {
-            IgnoreRules::default()
-        } else {
-            let repo = (self.open)()?;
-            let read =
-                |known: &&Known| Ok((known.path.clone(), repo.find_blob(known.entry.id)?.content().to_vec()));
-            IgnoreRules::new(ignore_files.iter().map(read).collect::<Result<Vec<_>, git2::Error>>()?)
-        };
-        Ok(self.untracked.get_or_init(|| Untracked { rules, tracked }))
-    }
-
     fn skip(&mut self, path: &[u8], reason: SkipReason) {
         self.walked.skipped_total += 1;
         if self.walked.skipped.len() < MAX_SKIPPED {
@@ -319,11 +268,18 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn unreadable(&mut self, path: Vec<u8>) {
+        self.skip(&path, SkipReason::Unreadable);
+        self.unreadable.push(path);
+    }
+
     fn finish(mut self) -> Walked {
         for (known, seen) in self.snapshot.files().iter().zip(&self.seen) {
             let path = known.path.as_bytes();
-            let kept = known.entry.mode == Mode::Gitlink
-                || self.unreadable.iter().any(|directory| path.starts_with(directory));
+            let within = |above: &Vec<u8>| {
+                path.strip_prefix(above.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+            };
+            let kept = known.entry.mode == Mode::Gitlink || self.unreadable.iter().any(within);
             if !seen && !kept {
                 self.walked.removed.push(known.path.clone());
             }

@@ -20,6 +20,7 @@ fn set_mode(workspace: &Workspace, name: &str, mode: u32) {
 #[test]
 fn an_unchanged_workspace_costs_no_repository() {
     let workspace = Workspace::new(|git| {
+        git.write(".gitignore", "*.o\n");
         for at in 0..50 {
             git.write(format!("dir{}/file{at}", at % 7), format!("content {at}\n"));
         }
