@@ -87,6 +87,8 @@ struct State {
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Runtimes whose queue or slots changed.
     dirty: HashSet<RuntimeName>,
+    /// The listener is being closed: nobody may begin to wait.
+    draining: bool,
 }
 
 /// Reads what is stored and starts the task. It ends when the last [`Engine`] is dropped and what is under way is done.
@@ -106,6 +108,7 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
         busy: HashMap::new(),
         under_way: FuturesUnordered::new(),
         dirty: HashSet::new(),
+        draining: false,
         parts,
     };
     let mut query = Query { limit: PAGE, ..Query::default() };

@@ -7,6 +7,7 @@ mod format;
 mod stored;
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -35,6 +36,9 @@ use format::Format;
 
 /// Pieces that wait for a slow reader at most.
 const PIECES: usize = 8;
+/// How often a follower asks a daemon anew that did not answer, and how long it waits for a change before.
+const TRIES: u32 = 5;
+const BETWEEN: Duration = Duration::from_secs(1);
 /// Connections to daemons that are kept at most.
 const DAEMONS: usize = 1024;
 /// Where a stream is resumed.
@@ -109,6 +113,7 @@ enum At {
 }
 
 async fn send(app: &App, key: &RunKey, wanted: Wanted, mut format: Format, pieces: &Pieces) -> Answer<()> {
+    let mut tries = 0;
     loop {
         match find(app, key, &wanted).await? {
             At::Nowhere => return end(&format, pieces).await,
@@ -127,10 +132,10 @@ async fn send(app: &App, key: &RunKey, wanted: Wanted, mut format: Format, piece
                     }
                     None => away(key, "it is not connected, or has no address"),
                 };
-                // It may have ended between the two questions; then the store has it.
-                match find(app, key, &wanted).await? {
-                    At::Live(still) if still == attempt => return Err(Failure(problem)),
-                    _ => {}
+                // The attempt may just be ending, and then the store has its log; or its daemon is coming back.
+                tries += 1;
+                if !change(app, key, attempt, &wanted).await? && (tries == TRIES || !wanted.follow) {
+                    return Err(Failure(problem));
                 }
             }
             At::Waits => {
@@ -166,6 +171,22 @@ async fn find(app: &App, key: &RunKey, wanted: &Wanted) -> Answer<At> {
         Some(_) | None if over => Ok(At::Nowhere),
         Some(_) | None => Ok(At::Waits),
     }
+}
+
+/// Whether the log of this attempt is elsewhere by now; a follower waits a little for that.
+async fn change(app: &App, key: &RunKey, attempt: u32, wanted: &Wanted) -> Answer<bool> {
+    let live = |at: At| matches!(at, At::Live(still) if still == attempt);
+    if !live(find(app, key, wanted).await?) {
+        return Ok(true);
+    }
+    if wanted.follow
+        && let Some(mut states) = app.engine.watch(key.clone()).await?
+    {
+        states.mark_unchanged();
+        // A change, the end of the watch or of the patience: in each case the next look tells.
+        drop(tokio::time::timeout(BETWEEN, states.changed()).await);
+    }
+    Ok(!live(find(app, key, wanted).await?))
 }
 
 /// Waits until the Run changes, with signs of life to whoever reads.

@@ -247,7 +247,8 @@ impl Engine {
     }
 }
 
-fn stopping() -> Problem {
+/// What is said when the controller stops.
+pub(super) fn stopping() -> Problem {
     Problem::new(Code::Unavailable, "the controller is stopping").hint("try again in a moment")
 }
 

@@ -131,7 +131,8 @@ impl State {
             }
             Standing::Held(_) => {
                 if active.lease_until.is_none() {
-                    let until = Instant::now() + self.parts.lease;
+                    // The daemon counts from when it has the lease: a third more covers the way there.
+                    let until = Instant::now() + self.parts.lease + self.parts.lease / 3;
                     active.lease_until = Some(until);
                     self.timers.at(until, Timer::Lease(key.clone()));
                 }

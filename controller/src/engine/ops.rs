@@ -1,16 +1,19 @@
 //! What is done to one Run at a time: decided by the core, stored as one write, then answered.
 
+mod conclude;
+mod results;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName, SecretName};
+use runtimed_api::ids::{DaemonName, RunUid, RuntimeName, SecretName};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::Run;
-use runtimed_api::run::status::{Patch, Phase};
-use runtimed_api::session::{Report, ReportAnswer, ReportEvent, SecretValue};
+use runtimed_api::run::status::Phase;
+use runtimed_api::session::{Report, ReportAnswer, SecretValue};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -18,9 +21,8 @@ use super::command::Created;
 use super::slots::Slot;
 use super::timers::Timer;
 use super::{AGAIN, State, handout};
-use crate::blobs::BlobStore;
-use crate::core::{Blobs, Decision, Effect, Event, PatchGrant, Record, RunKey, Standing, decide};
-use crate::store::{Key, Object, PatchRecord, Store, StoreError, Stored, Version};
+use crate::core::{Decision, Effect, Event, PatchGrant, Record, RunKey, decide};
+use crate::store::{Key, Object, StoreError, Stored, Version};
 
 /// What waits for one Run at most.
 const WAITING: usize = 64;
@@ -189,7 +191,7 @@ impl State {
                 Ok(decision) => {
                     if let Some(changed) = decision.record {
                         next = Some(changed);
-                        patch = captured(&report.event).cloned().or(patch);
+                        patch = results::captured(&report.event).cloned().or(patch);
                     }
                     effects.extend(decision.effects);
                     ReportAnswer::Applied
@@ -204,7 +206,7 @@ impl State {
         let store = Arc::clone(&self.parts.store);
         let write = async move {
             if let Some(patch) = patch {
-                note_patch(&*store, &next, &patch, now).await?;
+                results::note_patch(&*store, &next, &patch, now).await?;
             }
             store.replace(Object::Run(Arc::new(next)), version).await
         };
@@ -238,158 +240,14 @@ impl State {
         let (store, blobs) = (Arc::clone(&self.parts.store), self.parts.blobs.clone());
         let run = key.clone();
         let removal = async move {
-            let result = remove(&*store, &blobs, &run, &uid).await;
+            let result = results::remove(&*store, &blobs, &run, &uid).await;
             Done::Removed { key: run, uid, result }
         };
         self.under_way.push(removal.boxed());
     }
 
-    /// Concludes what was under way.
-    pub(super) fn conclude(&mut self, done: Done) {
-        match done {
-            Done::Wrote { key, then, result } => {
-                let waiting = self.busy.remove(&key).unwrap_or_default();
-                self.wrote(&key, then, result);
-                self.go_on(key, waiting);
-            }
-            Done::Loaded { key, op, result } => match result {
-                // It was created, or submitted again, meanwhile.
-                Ok(_) if self.index.get(&key).is_some() || self.busy.contains_key(&key) => {
-                    self.start(key, op);
-                }
-                Ok(Some(Stored { object: Object::Run(record), version })) => {
-                    self.apply(key, op, &record, version);
-                }
-                Ok(_) => {
-                    let problem = Problem::new(Code::NotFound, format!("there is no Run {key}"));
-                    self.refuse_op(&key, op, &problem);
-                }
-                Err(error) => self.refuse_op(&key, op, &failed(&error)),
-            },
-            Done::Resolved { key, slot, result } => {
-                let waiting = self.busy.remove(&key).unwrap_or_default();
-                match result {
-                    Ok(Ok(patches)) => self.start(key.clone(), Op::HandOut { slot, patches: Some(patches) }),
-                    Ok(Err(refusals)) => self.start(key.clone(), Op::Refuse { slot, refusals }),
-                    Err(error) => self.put_off(&key, slot, &error),
-                }
-                self.go_on(key, waiting);
-            }
-            Done::Removed { key, uid, result } => {
-                let waiting = self.busy.remove(&key).unwrap_or_default();
-                if let Err(error) = result {
-                    tracing::warn!(run = %key, %error, "a finished Run could not be removed; it is tried again");
-                    self.timers.at(Instant::now() + AGAIN * 60, Timer::Remove(key.clone(), uid));
-                }
-                self.go_on(key, waiting);
-            }
-        }
-    }
-
-    /// Starts what waited for a Run, and offers the Run again if it waits for a daemon.
-    fn go_on(&mut self, key: RunKey, waiting: VecDeque<Op>) {
-        for op in waiting {
-            self.start(key.clone(), op);
-        }
-        let ready = self.index.get(&key).is_some_and(|active| {
-            matches!(active.record.standing(), Standing::Waiting { ready_at, .. } if ready_at <= Timestamp::now())
-        });
-        if ready {
-            self.make_ready(&key);
-        }
-    }
-
-    fn wrote(&mut self, key: &RunKey, then: Then, result: Result<Stored, StoreError>) {
-        let stored = match result {
-            Ok(stored) => stored,
-            Err(error) => return self.not_written(key, then, error),
-        };
-        let Object::Run(record) = stored.object else { return };
-        match then {
-            Then::Created { reply, .. } => {
-                self.parts.metrics.submitted();
-                answer(reply, Ok(Created { run: self.view_of(&record), new: true }));
-            }
-            Then::Answer { reply, effects, .. } => {
-                self.effect(&record, effects);
-                answer(reply, Ok(self.view_of(&record)));
-            }
-            Then::Reported { said, answers, effects } => {
-                self.sessions.note_finished(&said);
-                self.effect(&record, effects);
-                answer(said.reply, Ok(answers));
-            }
-            Then::Deliver { slot, patches } => self.deliver(&record, slot, patches),
-            Then::Refused { slot, effects } => {
-                self.effect(&record, effects);
-                self.give_back(slot);
-            }
-            Then::Happened { effects, .. } => self.effect(&record, effects),
-        }
-    }
-
-    /// A write that did not happen. One that another's write came before is decided anew.
-    fn not_written(&mut self, key: &RunKey, then: Then, error: StoreError) {
-        let again = matches!(error, StoreError::Conflict | StoreError::Missing);
-        match then {
-            Then::Created { record, reply } => {
-                self.secrets.remove(&record.uid);
-                match error {
-                    StoreError::Exists(stored) => match stored.object {
-                        Object::Run(found) => answer(reply, existing(&record, self.view_of(&found))),
-                        Object::Patch(_) => answer(reply, Err(failed(&StoreError::Missing))),
-                    },
-                    error => answer(reply, Err(failed(&error))),
-                }
-            }
-            Then::Answer { event, reply, .. } if again => self.start(key.clone(), Op::Ask { event, reply }),
-            Then::Answer { reply, .. } => answer(reply, Err(failed(&error))),
-            Then::Reported { said, .. } if again => self.start(key.clone(), Op::Reports(said)),
-            Then::Reported { said, .. } => answer(said.reply, Err(failed(&error))),
-            Then::Deliver { slot, .. } | Then::Refused { slot, .. } => self.put_off(key, slot, &error),
-            Then::Happened { event, .. } if again => self.start(key.clone(), Op::Event(event)),
-            Then::Happened { .. } => {
-                tracing::error!(run = %key, %error, "a Run's state could not be stored; it is tried again");
-                self.rearm(key);
-            }
-        }
-    }
-
-    /// Sets the deadline anew that led to a write which the store could not do.
-    fn rearm(&mut self, key: &RunKey) {
-        let soon = Instant::now() + AGAIN;
-        let Some(active) = self.index.get(key) else { return };
-        match active.record.standing() {
-            Standing::Held(_) => self.timers.at(soon, Timer::Lease(key.clone())),
-            Standing::Waiting { ready_at, .. } => {
-                self.timers.at(soon, Timer::GiveUp(key.clone(), ready_at));
-            }
-            Standing::Over { .. } => {}
-        }
-    }
-
-    fn effect(&mut self, record: &Record, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Stop(attempt) => self.tell_to_stop(record, &attempt),
-                Effect::ForgetSecrets => {
-                    self.secrets.remove(&record.uid);
-                    self.parts.metrics.finished(record.status.phase);
-                }
-            }
-        }
-    }
-
     fn give_back(&mut self, slot: Slot) {
         self.dirty.insert(slot.runtime.clone());
-        self.slots.give_back(slot);
-    }
-
-    /// A hand-out that the store could not do: the Run is offered again a little later, the slot at once.
-    fn put_off(&mut self, key: &RunKey, slot: Slot, error: &StoreError) {
-        tracing::error!(run = %key, %error, "a Run could not be handed out; it is tried again");
-        self.index.set_ready(key, false);
-        self.timers.at(Instant::now() + AGAIN, Timer::Ready(key.clone()));
         self.slots.give_back(slot);
     }
 
@@ -419,62 +277,6 @@ fn existing(wanted: &Record, found: Run) -> Result<Created, Problem> {
     }
     let message = format!("the Run {} exists with another spec", wanted.key);
     Err(Problem::new(Code::Conflict, message).hint("choose another name, or use generateName"))
-}
-
-/// The Patch that a report tells of.
-fn captured(event: &ReportEvent) -> Option<&Patch> {
-    match event {
-        ReportEvent::Finished(result) => result.patch.as_ref().filter(|patch| patch.digest.is_some()),
-        ReportEvent::Exited(_) => None,
-    }
-}
-
-/// Makes a captured Patch known in its namespace by its digest. The newest Run that made it is where its bytes are, for
-/// that one is kept longest; an uploaded one stays where it is.
-async fn note_patch(
-    store: &dyn Store,
-    run: &Record,
-    patch: &Patch,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let Some(digest) = patch.digest else { return Ok(()) };
-    let object = Object::Patch(Arc::new(PatchRecord {
-        namespace: run.key.namespace.clone(),
-        digest,
-        base: Some(patch.base.clone()),
-        result: Some(patch.result.clone()),
-        by: format!("run {}", run.key.name),
-        place: Blobs::Run(run.uid.clone()),
-        created: now,
-    }));
-    match store.create(object.clone()).await {
-        Ok(_) => Ok(()),
-        Err(StoreError::Exists(found)) => match &found.object {
-            Object::Patch(known) if matches!(known.place, Blobs::Uploaded(_)) => Ok(()),
-            _ => store.replace(object, found.version).await.map(drop),
-        },
-        Err(error) => Err(error),
-    }
-}
-
-/// Removes a Run and all that it left: its results first, so that what fails in between is found and tried again.
-async fn remove(store: &dyn Store, blobs: &BlobStore, key: &RunKey, uid: &RunUid) -> Result<(), StoreError> {
-    let Some(stored) = store.get(Key::run(key)).await? else { return Ok(()) };
-    let Some(record) = stored.object.run().filter(|record| record.uid == *uid) else { return Ok(()) };
-    let place = Blobs::Run(uid.clone());
-    for digest in record.status.attempts.iter().filter_map(|a| a.result.as_ref()?.patch.as_ref()?.digest) {
-        let patch = Key::patch(Namespace::clone(&key.namespace), digest);
-        if let Some(Stored { object: Object::Patch(known), version }) = store.get(patch.clone()).await?
-            && known.place == place
-        {
-            store.delete(patch, version).await?;
-        }
-    }
-    blobs.remove(&place).await.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
-    match store.delete(Key::run(key), stored.version).await {
-        Err(StoreError::Missing) => Ok(()),
-        other => other,
-    }
 }
 
 /// What a person or a daemon is told of a failure of the store; its cause is in our log alone.

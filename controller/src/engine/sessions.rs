@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::State;
+use super::command::stopping;
 use super::index::Live;
 use super::ops::{Op, Reply, Said, answer, is_held};
 use super::slots::Slot;
@@ -128,6 +129,9 @@ impl State {
         runtime: &RuntimeName,
         reply: oneshot::Sender<Box<Lease>>,
     ) -> Result<(), Problem> {
+        if self.draining {
+            return Err(stopping());
+        }
         let session = self.session(id, runtime)?;
         let (daemon, slots) = (session.daemon.clone(), session.slots);
         if self.slots.of_session(runtime, id) >= slots {
@@ -169,7 +173,7 @@ impl State {
             attempts.into_iter().filter(|held| !held.stopping).map(|held| held.attempt).collect();
         let orders = self.orders(id, &listening);
         let Some(session) = self.sessions.by_id.get_mut(id) else { return };
-        if orders.is_empty() {
+        if orders.is_empty() && !self.draining {
             session.renewal = Some(Renewal { attempts: listening, reply });
         } else {
             answer(reply, Ok(Renewed { orders }));
@@ -243,6 +247,7 @@ impl State {
 
     /// Ends all waiting, so that the listener can be closed.
     pub(super) fn drain(&mut self) {
+        self.draining = true;
         self.slots.clear();
         for session in self.sessions.by_id.values_mut() {
             session.renewal = None;

@@ -63,7 +63,7 @@ async fn renewals_keep_a_lease() {
 
 #[tokio::test]
 async fn what_is_said_twice_is_answered_and_changes_nothing() {
-    let server = Server::start();
+    let server = Server::start_with("1s");
     let alice = server.client(ALICE);
     alice.submit(&default(), &run("a", "")).await.expect("submitted");
     let daemon = server.daemon("d1", 1).await;

@@ -119,3 +119,37 @@ async fn two_controllers_do_not_share_a_directory() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("another controller works on"), "{said}");
 }
+
+/// Started as root it becomes another user; an ordinary user cannot, and says so.
+#[test]
+fn the_controller_does_not_stay_root() {
+    let dir = tempfile::tempdir().expect("a directory");
+    crate::harness::prepare(dir.path());
+    let mut command = crate::harness::program(dir.path(), "1s");
+    if !rustix::process::geteuid().is_root() {
+        let output = command.args(["--user", "0"]).output().expect("ran");
+        assert_eq!(output.status.code(), Some(120));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("only root can become user 0"), "{said}");
+        return;
+    }
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), open).expect("set");
+    command.env_remove("RUNTIMED_CONTROLLER_USER").stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("started");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a line");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("read");
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    assert!(line.contains("listening"), "{line}");
+    for words in [
+        "Uid:\t65532\t65532\t65532\t65532",
+        "Gid:\t65532\t65532\t65532\t65532",
+        "Groups:\t \n",
+        "CapEff:\t0000000000000000",
+    ] {
+        assert!(status.contains(words), "{words:?} is not in {status}");
+    }
+}

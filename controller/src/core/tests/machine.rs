@@ -244,7 +244,7 @@ fn a_deleted_run_is_removed_when_it_is_over() {
 #[test]
 fn a_status_stays_within_its_bound() {
     let mut record = submitted(retry(100, &[RetryOn::Failed]));
-    for _ in 0..40 {
+    for _ in 0..12 {
         let running = hand_out(&record, 0);
         let mut large = result(AttemptEnd::Completed, Some(Verdict::Exited(1)));
         large.outputs = (0..64).map(|n| (format!("k{n}"), "v".repeat(1000))).collect();

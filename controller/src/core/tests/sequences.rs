@@ -97,7 +97,7 @@ fn retries() -> impl Strategy<Value = Option<Retry>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_must_always_hold_does(retry in retries(), steps in prop::collection::vec(steps(), 0..40)) {
