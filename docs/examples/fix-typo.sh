@@ -13,7 +13,7 @@ echo "token: $(stat -c '%a' "$RUNTIMED_TRANSACTION_TOKEN_FILE") $(cat "$RUNTIMED
 
 # What is not this Run's is closed.
 for place in /root /home /proc/1/environ; do
-    if ls "$place" > /dev/null 2>&1; then echo "open: $place"; else echo "closed: $place"; fi
+    if cat "$place" > /dev/null 2>&1 || ls "$place/" > /dev/null 2>&1; then echo "open: $place"; else echo "closed: $place"; fi
 done
 if (exec 3<> /dev/tcp/127.0.0.1/80) 2> /dev/null; then echo "open: the network"; else echo "closed: the network"; fi
 

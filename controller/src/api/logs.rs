@@ -36,9 +36,10 @@ use format::Format;
 
 /// Pieces that wait for a slow reader at most.
 const PIECES: usize = 8;
-/// How often a follower asks a daemon anew that did not answer, and how long it waits for a change before.
-const TRIES: u32 = 5;
-const BETWEEN: Duration = Duration::from_secs(1);
+/// How often a daemon is asked anew that did not answer, and the wait before the second time, doubled for each later
+/// one: 2.5 s in all. A daemon that has just been given an attempt knows of it in a moment.
+const TRIES: u32 = 8;
+const BETWEEN: Duration = Duration::from_millis(10);
 /// Connections to daemons that are kept at most.
 const DAEMONS: usize = 1024;
 /// Where a stream is resumed.
@@ -132,11 +133,13 @@ async fn send(app: &App, key: &RunKey, wanted: Wanted, mut format: Format, piece
                     }
                     None => away(key, "it is not connected, or has no address"),
                 };
-                // The attempt may just be ending, and then the store has its log; or its daemon is coming back.
-                tries += 1;
-                if !change(app, key, attempt, &wanted).await? && (tries == TRIES || !wanted.follow) {
+                // The attempt may just be beginning; or ending, and then the store has its log; or its daemon is
+                // coming back.
+                if tries == TRIES {
                     return Err(Failure(problem));
                 }
+                tokio::time::sleep(BETWEEN * (1 << tries)).await;
+                tries += 1;
             }
             At::Waits => {
                 if !wanted.follow {
@@ -171,22 +174,6 @@ async fn find(app: &App, key: &RunKey, wanted: &Wanted) -> Answer<At> {
         Some(_) | None if over => Ok(At::Nowhere),
         Some(_) | None => Ok(At::Waits),
     }
-}
-
-/// Whether the log of this attempt is elsewhere by now; a follower waits a little for that.
-async fn change(app: &App, key: &RunKey, attempt: u32, wanted: &Wanted) -> Answer<bool> {
-    let live = |at: At| matches!(at, At::Live(still) if still == attempt);
-    if !live(find(app, key, wanted).await?) {
-        return Ok(true);
-    }
-    if wanted.follow
-        && let Some(mut states) = app.engine.watch(key.clone()).await?
-    {
-        states.mark_unchanged();
-        // A change, the end of the watch or of the patience: in each case the next look tells.
-        drop(tokio::time::timeout(BETWEEN, states.changed()).await);
-    }
-    Ok(!live(find(app, key, wanted).await?))
 }
 
 /// Waits until the Run changes, with signs of life to whoever reads.

@@ -179,3 +179,55 @@ async fn a_finished_run_is_removed_after_its_time_and_a_deleted_one_at_once() {
     // The name is free again.
     admin.submit(&default(), &run("short", "")).await.expect("submitted");
 }
+
+#[tokio::test]
+async fn two_hundred_runs_at_once_over_two_daemons_end_as_they_should() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    let code = |name: &str| u8::try_from(name.bytes().map(usize::from).sum::<usize>() % 3).expect("small");
+    let daemons = [server.daemon("d1", 8).await, server.daemon("d2", 8).await];
+    let works = daemons.iter().flat_map(|daemon| std::iter::repeat_n(daemon, 8)).map(|daemon| async move {
+        let mut done = 0;
+        while let Some(lease) = daemon.lease_within(Duration::from_millis(500)).await {
+            daemon.complete(&lease, code(lease.attempt.name.as_str())).await;
+            done += 1;
+        }
+        done
+    });
+    let names: Vec<String> = (0..200).map(|index| format!("r{index}")).collect();
+    let submissions = names.iter().map(|name| {
+        let alice = alice.clone();
+        async move { alice.submit(&default(), &run(name, "")).await.expect("submitted") }
+    });
+    let works = futures_util::future::join_all(works);
+    let (done, _) = tokio::join!(works, futures_util::future::join_all(submissions));
+    assert_eq!(done.iter().sum::<usize>(), 200);
+    for name in &names {
+        let over = alice.get(&default(), &name.parse().expect("a name")).await.expect("there");
+        assert_eq!(exit::of(status(&over)), Some(code(name)), "{name}");
+        assert_eq!(status(&over).attempts.len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_that_races_with_completion_gives_one_end_that_stays() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    let daemon = server.daemon("d1", 1).await;
+    for index in 0..30 {
+        let name = format!("r{index}");
+        alice.submit(&default(), &run(&name, "")).await.expect("submitted");
+        let lease = daemon.lease().await;
+        let id = name.parse().expect("a name");
+        let (cancelled, ()) = tokio::join!(
+            async { alice.cancel(&default(), &id).await.expect("answered") },
+            daemon.complete(&lease, 0)
+        );
+        let over = until_over(&alice, &name).await;
+        assert_eq!(phase(&over), Phase::Succeeded, "the command had completed");
+        if phase(&cancelled).is_terminal() {
+            assert_eq!(cancelled, over);
+        }
+        assert_eq!(alice.cancel(&default(), &id).await.expect("answered"), over);
+    }
+}

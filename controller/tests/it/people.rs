@@ -157,3 +157,14 @@ async fn the_runtimes_are_listed() {
     let names: Vec<_> = runtimes.iter().map(|runtime| runtime.metadata.name.as_str()).collect();
     assert_eq!(names, ["bash", "other"]);
 }
+
+#[tokio::test]
+async fn a_pending_run_says_when_daemons_come() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let reason = |run: &runtimed_api::run::Run| status(run).reason.clone().unwrap_or_default();
+    let watching = crate::harness::until(&alice, "a", |run| reason(run) == "1 daemon, 0 free slots");
+    let (seen, _daemon) = tokio::join!(watching, server.daemon("d1", 1));
+    assert_eq!(phase(&seen), Phase::Pending);
+}

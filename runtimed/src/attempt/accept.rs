@@ -39,15 +39,19 @@ pub(super) async fn accept(
     let clock = Clock::start();
     let tree = TreeName::random();
     let key = lease.attempt.clone();
-    let accepted = Record::Accepted { attempt: key.clone(), tree: tree.as_str().to_owned() };
-    // The journal first: from here a restart knows of it, whatever is found.
-    daemon.journal.append(vec![accepted]).await?;
     let judged = judge(&daemon, &lease);
     let log_limit = judged.as_ref().ok().and_then(|granted| granted.limits.log).map_or(0, |bytes| bytes.0);
     let dir = daemon.state.path().join(format!("attempt-{}", tree.as_str()));
     let log = Arc::new(Log::new(dir.join("log"), log_limit));
-    let live = Arc::new(Live::new(key, &lease.read_token, log, dir));
+    let live = Arc::new(Live::new(key.clone(), &lease.read_token, log, dir));
+    // Known at once, so that whoever follows its log from the first moment finds it.
     daemon.attempts.insert(Arc::clone(&live));
+    // No side effect before this: from here a restart knows of it, whatever is found.
+    let accepted = Record::Accepted { attempt: key.clone(), tree: tree.as_str().to_owned() };
+    if let Err(error) = daemon.journal.append(vec![accepted]).await {
+        daemon.attempts.remove(&key);
+        return Err(error);
+    }
     let redactor = Redactor::default();
     let result = AttemptResult::bare(AttemptEnd::Fault);
     let mut attempt = Attempt { daemon, lease, runtime, live, redactor, clock, result };

@@ -145,7 +145,7 @@ async fn every_command_works_against_a_controller() {
     fs::write(&wrong, "not-a-token").expect("written");
     let wrong = wrong.to_string_lossy().into_owned();
     let output = runtimectl(&["--server", &server, "--token-file", &wrong, "get", "whole"]);
-    assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(121), "{}", text(&output.stderr));
     assert!(cluster.client.get(&namespace(), &"whole".parse().expect("a name")).await.is_ok());
 }
 

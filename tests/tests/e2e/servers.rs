@@ -93,6 +93,8 @@ fn a_server_that_is_told_nonsense_says_so_in_one_sentence() {
     let tokens = write("tokens.toml", "");
     let runtimes = dir.path().join("runtimes");
     fs::create_dir(&runtimes).expect("made");
+    let runtime = "apiVersion: runtimed.dev/v1alpha1\nkind: Runtime\nmetadata: { name: test }\nspec: {}\n";
+    fs::write(runtimes.join("test.yaml"), runtime).expect("written");
     let runtimes = runtimes.display().to_string();
     let controller = |arguments: &[&str]| {
         let fixed =

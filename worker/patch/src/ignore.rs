@@ -101,9 +101,40 @@ fn read_line(line: &[u8]) -> Option<(String, bool, Pattern)> {
     if line.is_empty() {
         return None;
     }
-    // git knows no choices in braces.
-    let glob = line.replace('{', "\\{").replace('}', "\\}");
-    Some((glob, anchored, Pattern { ignores, only_directories }))
+    Some((glob(line), anchored, Pattern { ignores, only_directories }))
+}
+
+/// The pattern as a glob of ours. git knows no choices in braces, so those are escaped where they are neither escaped
+/// already nor in brackets; and several stars are `**` between slashes only, else one.
+fn glob(pattern: &str) -> String {
+    let mut glob = String::with_capacity(pattern.len());
+    let mut rest = pattern.chars().peekable();
+    let mut in_brackets = false;
+    while let Some(next) = rest.next() {
+        match next {
+            '\\' if !in_brackets => {
+                glob.push(next);
+                glob.extend(rest.next());
+                continue;
+            }
+            '*' if !in_brackets => {
+                let starts = glob.is_empty() || glob.ends_with('/');
+                let mut several = false;
+                while rest.next_if_eq(&'*').is_some() {
+                    several = true;
+                }
+                if several && starts && rest.peek().is_none_or(|after| *after == '/') {
+                    glob.push('*');
+                }
+            }
+            '[' => in_brackets = true,
+            ']' => in_brackets = false,
+            '{' | '}' if !in_brackets => glob.push('\\'),
+            _ => {}
+        }
+        glob.push(next);
+    }
+    glob
 }
 
 /// Spaces at the end do not count, unless the first of them is escaped.

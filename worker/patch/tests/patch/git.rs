@@ -103,6 +103,12 @@ impl Git {
         output.stdout
     }
 
+    /// The paths that differ between two trees.
+    pub(crate) fn differences(&self, from: TreeId, to: TreeId) -> String {
+        let names = self.run(["diff-tree", "-r", "--name-status", &from.to_string(), &to.to_string()]);
+        String::from_utf8(names).unwrap()
+    }
+
     /// The tree that `git apply --cached` makes, if it accepts the patch.
     pub(crate) fn apply(&self, base: TreeId, patch: &[u8]) -> Result<TreeId, String> {
         self.run(["read-tree", &base.to_string()]);

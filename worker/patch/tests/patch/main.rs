@@ -7,6 +7,7 @@ mod checkouts;
 mod git;
 mod histories;
 mod hostile;
+mod ignored;
 mod mutated;
 mod properties;
 mod repositories;

@@ -88,11 +88,20 @@ impl Workspace {
 
     /// The tree that git makes of the workspace, all files taken in, its own `.git` left out.
     pub(crate) fn git_tree(&self) -> TreeId {
-        self.git.run(["read-tree", "--empty"]);
+        self.added(TreeId::empty(), &["--force"])
+    }
+
+    /// The tree that git makes of the workspace where it ignores what is to be ignored.
+    pub(crate) fn git_tree_unforced(&self) -> TreeId {
+        self.added(self.snapshot.tree(), &[])
+    }
+
+    fn added(&self, start: TreeId, options: &[&str]) -> TreeId {
+        self.git.run(["read-tree", &start.to_string()]);
         let (workspace, git_dir) = (self.path(), self.git.join(".git"));
-        let (workspace, git_dir) = (workspace.as_os_str(), git_dir.as_os_str());
-        let add = ["--work-tree", ".", "add", "--all", "--force", "."].map(OsStr::new);
-        self.git.run(["-C".as_ref(), workspace, "--git-dir".as_ref(), git_dir].into_iter().chain(add));
+        let place = ["-C".as_ref(), workspace.as_os_str(), "--git-dir".as_ref(), git_dir.as_os_str()];
+        let add = [&["--work-tree", ".", "add", "--all"], options, &["."]].concat();
+        self.git.run(place.into_iter().chain(add.into_iter().map(OsStr::new)));
         self.git.index_tree()
     }
 }
