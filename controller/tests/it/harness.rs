@@ -1,7 +1,7 @@
 //! One controller on a directory of its own, and those who speak to it.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -100,15 +100,29 @@ impl Server {
     pub(crate) fn start_with(lease: &'static str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         prepare(dir.path());
-        let (child, stdout, url) = launch(dir.path(), lease);
+        let (child, stdout, url) = launch(program(dir.path(), lease));
         Self { dir, url, child, _stdout: stdout, lease }
+    }
+
+    /// One that speaks TLS, and the file of its certificate's authority.
+    pub(crate) fn start_with_tls() -> (Self, PathBuf) {
+        let dir = tempfile::tempdir().expect("a directory");
+        prepare(dir.path());
+        let [cert, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        std::fs::write(&cert, made.cert.pem()).expect("written");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+        let mut command = program(dir.path(), "15s");
+        command.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
+        let (child, stdout, url) = launch(command);
+        (Self { dir, url, child, _stdout: stdout, lease: "15s" }, cert)
     }
 
     /// Kills it without a word, and starts another on the same directory.
     pub(crate) fn restart(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("reaped");
-        let (child, stdout, url) = launch(self.dir.path(), self.lease);
+        let (child, stdout, url) = launch(program(self.dir.path(), self.lease));
         (self.child, self._stdout, self.url) = (child, stdout, url);
     }
 
@@ -131,8 +145,8 @@ impl Server {
     }
 }
 
-fn launch(dir: &Path, lease: &str) -> (Child, BufReader<ChildStdout>, String) {
-    let mut child = program(dir, lease).stdout(Stdio::piped()).spawn().expect("started");
+fn launch(mut command: Command) -> (Child, BufReader<ChildStdout>, String) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
     let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
     stdout.read_line(&mut line).expect("a line");

@@ -6,9 +6,9 @@ use runtimed_api::digest::Digest;
 use runtimed_api::problem::Code;
 use runtimed_api::rule::Rule;
 use runtimed_api::run::status::Phase;
-use runtimed_api::session::SecretValue;
-use runtimed_client::ClientError;
-use runtimed_client::controller::ListQuery;
+use runtimed_api::session::{SecretText, SecretValue};
+use runtimed_client::controller::{Controller, ListQuery};
+use runtimed_client::{ClientError, Endpoint};
 
 use crate::harness::{ADMIN, ALICE, DAEMON, OBSERVER, Server, default, phase, run, status};
 
@@ -167,4 +167,14 @@ async fn a_pending_run_says_when_daemons_come() {
     let watching = crate::harness::until(&alice, "a", |run| reason(run) == "1 daemon, 0 free slots");
     let (seen, _daemon) = tokio::join!(watching, server.daemon("d1", 1));
     assert_eq!(phase(&seen), Phase::Pending);
+}
+
+#[tokio::test]
+async fn people_are_served_over_tls() {
+    let (server, authority) = Server::start_with_tls();
+    assert!(server.url.starts_with("https://"), "{}", server.url);
+    let endpoint = Endpoint { url: server.url.clone(), ca_file: Some(authority) };
+    let alice = Controller::new(&endpoint).expect("a client").with_token(SecretText::new(ALICE.to_owned()));
+    let submitted = alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    assert_eq!(phase(&submitted), Phase::Pending);
 }
