@@ -81,6 +81,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/sessions", post(sessions::open))
         .route("/v1/sessions/{id}/lease", post(sessions::lease))
         .route("/v1/sessions/{id}/renew", post(sessions::renew))
+        .route("/v1/sessions/{id}/drain", post(sessions::drain))
         .route("/v1/sessions/{id}/reports", post(sessions::reports))
         .fallback(answer::no_such_route)
         .method_not_allowed_fallback(answer::no_such_method)

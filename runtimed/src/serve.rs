@@ -108,7 +108,7 @@ impl Parts {
         for listener in std::iter::once(listener).chain(twin) {
             servers.spawn(listen::serve(listener, router.clone(), closed.clone().cancelled_owned()));
         }
-        let drained = drain(&daemon, &draining, &slots, &tails, until_stdin_closes);
+        let drained = drain(&daemon, &sessions, &draining, &slots, &tails, until_stdin_closes);
         let result = tokio::select! {
             drained = drained => drained.map_err(Failure::fault),
             Some(ended) = essential.join_next() => {
@@ -127,6 +127,7 @@ impl Parts {
 /// Waits for the order to end, and carries it out.
 async fn drain(
     daemon: &Daemon,
+    sessions: &watch::Receiver<Option<session::Current>>,
     draining: &CancellationToken,
     slots: &TaskTracker,
     tails: &TaskTracker,
@@ -144,6 +145,12 @@ async fn drain(
     daemon.readiness.draining.store(true, Ordering::Release);
     draining.cancel();
     let finish = async {
+        let session = sessions.borrow().clone();
+        if let Some(session) = session
+            && let Err(error) = daemon.controller.drain(&session.id).await
+        {
+            tracing::warn!(%error, "the controller does not know of the end");
+        }
         if tokio::time::timeout(grace, slots.wait()).await.is_err() {
             daemon.attempts.all().iter().for_each(|live| live.stop(Stop::Drain));
         }

@@ -17,6 +17,9 @@ use crate::session::{Current, backoff};
 /// How long a request for a Run waits at the controller.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// How long a slot waits for the controller's last word when the daemon ends.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// Serves one slot until `draining`. What goes on after a Run has left the slot, uploads and reports, is in `tails`.
 pub async fn run(
     daemon: Arc<Daemon>,
@@ -40,10 +43,18 @@ pub async fn run(
             // Without a journal nothing may be accepted.
             break;
         }
+        let mut asking = std::pin::pin!(daemon.controller.lease(&session.id, WAIT));
         let leased = tokio::select! {
             biased;
-            () = draining.cancelled() => break,
-            leased = daemon.controller.lease(&session.id, WAIT) => leased,
+            leased = &mut asking => leased,
+            () = draining.cancelled() => {
+                // A Run may be on its way: the controller, told of the end, answers at once. If it does not, the lease
+                // runs out there.
+                match tokio::time::timeout(LAST_WORD, asking).await {
+                    Ok(leased) => leased,
+                    Err(_elapsed) => break,
+                }
+            }
         };
         match leased {
             Ok(None) => failures = 0,

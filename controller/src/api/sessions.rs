@@ -88,6 +88,17 @@ pub(super) async fn renew(
     }
 }
 
+/// Hands nothing more to a daemon that ends.
+pub(super) async fn drain(
+    State(app): Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let token = app.authority.daemon(&headers)?;
+    app.engine.drain_session(id.parse()?, token.runtime).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Applies reports; all of one Run as one change, those of several at once.
 pub(super) async fn reports(
     State(app): Shared,

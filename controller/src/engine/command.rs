@@ -95,6 +95,11 @@ pub(super) enum Command {
         reply: oneshot::Sender<Option<Located>>,
     },
     Drain,
+    DrainSession {
+        session: SessionId,
+        runtime: RuntimeName,
+        reply: Reply<()>,
+    },
 }
 
 /// Speaks to the engine. Clones speak to the same one.
@@ -200,6 +205,14 @@ impl Engine {
         Ok(renewed)
     }
 
+    /// Hands nothing more to a daemon: its waiting slots are told that there is nothing.
+    ///
+    /// # Errors
+    /// The Session is unknown.
+    pub async fn drain_session(&self, session: SessionId, runtime: RuntimeName) -> Result<(), Problem> {
+        self.ask(|reply| Command::DrainSession { session, runtime, reply }).await?
+    }
+
     /// Applies what a daemon says of one Run, oldest first.
     ///
     /// # Errors
@@ -277,6 +290,9 @@ impl State {
             Command::Attempt { attempt, reply } => answer(reply, self.attempt(&attempt)),
             Command::Locate { key, attempt, reply } => answer(reply, self.locate(&key, attempt)),
             Command::Drain => self.drain(),
+            Command::DrainSession { session, runtime, reply } => {
+                answer(reply, self.drain_session(&session, &runtime));
+            }
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Session {
     slots: usize,
     address: Option<String>,
     seen: Instant,
+    /// It ends: it is handed nothing more.
+    draining: bool,
     renewal: Option<Renewal>,
     /// Attempts that ended by its own report: a renewal that crossed the report may still name them.
     finished: VecDeque<AttemptKey>,
@@ -110,6 +112,7 @@ impl State {
             slots: usize::try_from(open.slots).unwrap_or(usize::MAX),
             address: open.address,
             seen: Instant::now(),
+            draining: false,
             renewal: None,
             finished: VecDeque::new(),
         };
@@ -133,6 +136,10 @@ impl State {
             return Err(stopping());
         }
         let session = self.session(id, runtime)?;
+        if session.draining {
+            // The reply is dropped: there is nothing for it.
+            return Ok(());
+        }
         let (daemon, slots) = (session.daemon.clone(), session.slots);
         if self.slots.of_session(runtime, id) >= slots {
             let message = format!("daemon {daemon} waits with more slots than its {slots}");
@@ -140,6 +147,17 @@ impl State {
         }
         self.slots.add(Slot { session: id.clone(), daemon, runtime: runtime.clone(), reply });
         self.dirty.insert(runtime.clone());
+        Ok(())
+    }
+
+    /// Hands nothing more to a daemon that ends. Once this is answered, every lease that it was given is on its way.
+    pub(super) fn drain_session(&mut self, id: &SessionId, runtime: &RuntimeName) -> Result<(), Problem> {
+        self.session(id, runtime)?;
+        if let Some(session) = self.sessions.by_id.get_mut(id) {
+            session.draining = true;
+        }
+        self.slots.end_session(runtime, id);
+        self.publish_waiting(runtime);
         Ok(())
     }
 
@@ -180,15 +198,17 @@ impl State {
         }
     }
 
-    /// Tells the daemon that has this attempt to stop it, if it listens; if not, its next renewal learns of it.
+    /// Tells the daemon that has this attempt to stop it, if it listens; if not, its next renewal learns of it. The
+    /// renewal that waits need not name the attempt: it may have been handed out since.
     pub(super) fn tell_to_stop(&mut self, record: &Record, attempt: &AttemptKey) {
         let Some(held) = record.held() else { return };
         let name = (record.runtime().clone(), held.daemon);
         let Some(id) = self.sessions.by_daemon.get(&name).cloned() else { return };
         let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-        let Some(renewal) = session.renewal.take_if(|renewal| renewal.attempts.contains(attempt)) else {
-            return;
-        };
+        let Some(mut renewal) = session.renewal.take() else { return };
+        if !renewal.attempts.contains(attempt) {
+            renewal.attempts.push(attempt.clone());
+        }
         let orders = self.orders(&id, &renewal.attempts);
         answer(renewal.reply, Ok(Renewed { orders }));
     }

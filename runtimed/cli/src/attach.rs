@@ -4,14 +4,17 @@ mod changes;
 mod log;
 mod progress;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
+use std::time::Duration;
 
 use runtimed_api::ids::{Namespace, RunName};
 use runtimed_api::run::Run;
 use runtimed_api::run::status::RunStatus;
 use runtimed_client::controller::Controller;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::failure::Failure;
 use crate::output::{Format, Output};
@@ -20,6 +23,9 @@ use crate::signals::Interrupts;
 pub use changes::until_over;
 pub use log::{Selection, Sink};
 use progress::Progress;
+
+/// How long the log of a Run that is over may be silent before its end is given up.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// One Run at one controller.
 #[derive(Debug, Clone)]
@@ -62,13 +68,13 @@ impl Attached {
         // One object alone is on standard output when a program reads it.
         let sink = if output.format == Format::Table { Sink::Both } else { Sink::StderrAlone };
         let (told, runs) = watch::channel(run);
+        let heard = Cell::new(Instant::now());
         let changes = until_over(self, &told, |run| progress.show(run));
-        let log = log::follow(self, runs, Selection::default(), sink, || progress.hide());
-        let both = async {
-            let (run, ()) = tokio::try_join!(changes, log)?;
-            Ok::<_, Failure>(run)
-        };
-        let both = pin!(both);
+        let log = log::follow(self, runs, Selection::default(), sink, || {
+            heard.set(Instant::now());
+            progress.hide();
+        });
+        let both = pin!(both(changes, log, &heard));
         let end = self.interruptible(both, output, interrupts).await;
         progress.end();
         end
@@ -112,9 +118,34 @@ pub async fn follow_log(
     runs: watch::Receiver<Run>,
     selection: Selection,
 ) -> Result<(), Failure> {
+    let heard = Cell::new(Instant::now());
     let changes = until_over(attached, told, |_| ());
-    let log = log::follow(attached, runs, selection, Sink::Both, || ());
-    tokio::try_join!(changes, log).map(drop)
+    let log = log::follow(attached, runs, selection, Sink::Both, || heard.set(Instant::now()));
+    both(changes, log, &heard).await.map(drop)
+}
+
+/// Waits for both the Run and its log. The log of a Run that is over must end too, and is not waited for without bound.
+async fn both(
+    changes: impl Future<Output = Result<Run, Failure>>,
+    log: impl Future<Output = Result<(), Failure>>,
+    heard: &Cell<Instant>,
+) -> Result<Run, Failure> {
+    let (mut changes, mut log) = (pin!(changes), pin!(log));
+    let run = tokio::select! {
+        run = &mut changes => run?,
+        shown = &mut log => {
+            shown?;
+            return changes.await;
+        }
+    };
+    heard.set(Instant::now());
+    while heard.get().elapsed() < SILENCE {
+        tokio::select! {
+            shown = &mut log => return shown.map(|()| run),
+            () = sleep_until(heard.get() + SILENCE) => {}
+        }
+    }
+    Ok(run)
 }
 
 /// The status of a Run; one that has none yet is a controller's mistake.

@@ -97,10 +97,11 @@ fn read_line(line: &[u8]) -> Option<(String, bool, Pattern)> {
     let (ignores, line) = line.strip_prefix('!').map_or((true, line), |rest| (false, rest));
     let (only_directories, line) = line.strip_suffix('/').map_or((false, line), |rest| (true, rest));
     let anchored = line.contains('/');
-    let line = line.strip_prefix('/').unwrap_or(line);
-    if line.is_empty() {
+    // No path has an empty component, so such a pattern matches none.
+    if line.is_empty() || line == "/" || line.contains("//") || (only_directories && line.ends_with('/')) {
         return None;
     }
+    let line = line.strip_prefix('/').unwrap_or(line);
     Some((glob(line), anchored, Pattern { ignores, only_directories }))
 }
 

@@ -75,6 +75,15 @@ impl Controller {
         self.exchange.json(request.json(renew), patience).await
     }
 
+    /// `POST /v1/sessions/{id}/drain`: nothing more is handed to this daemon, and its waiting slots are answered.
+    ///
+    /// # Errors
+    /// Among others `SessionUnknown`: then there is nothing to drain.
+    pub async fn drain(&self, session: &SessionId) -> Result<(), ClientError> {
+        let request = self.exchange.request(Method::POST, self.session(session, "drain"), None)?;
+        self.exchange.send(request, PATIENCE).await.map(drop)
+    }
+
     /// `POST /v1/sessions/{id}/reports`.
     ///
     /// # Errors
