@@ -60,12 +60,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     make(&blobs).map_err(|error| unusable(&blobs, &error))?;
     let blobs = BlobStore::local(&blobs).map_err(ServeError::failed)?;
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
-    let listener = Listener::bind(args.listen, tls.as_ref()).map_err(|error| match error {
-        listen::ListenError::PlainOffLoopback(_) | listen::ListenError::Certificate { .. } => {
-            ServeError::usage(error)
-        }
-        error => ServeError::failed(error),
-    })?;
+    let listener = Listener::bind(args.listen, tls.as_ref()).map_err(ServeError::usage)?;
     let store: Arc<dyn Store> =
         Arc::new(SqliteStore::open(&args.data.join("controller.db")).map_err(ServeError::failed)?);
 
