@@ -90,15 +90,24 @@ impl Daemon {
     /// Starts a worker, and greets it.
     pub(crate) fn new() -> Self {
         let mut daemon = Self::silent();
-        daemon.send(&Down::Hello(Hello { build: runtimed_worker::BUILD_ID.parse().unwrap() }));
-        assert!(
-            matches!(daemon.receive(), Up::Hello(hello) if hello.build.as_str() == runtimed_worker::BUILD_ID)
-        );
+        daemon.greet();
         daemon
+    }
+
+    /// Greets the worker, and is greeted.
+    pub(crate) fn greet(&mut self) {
+        self.send(&Down::Hello(Hello { build: runtimed_worker::BUILD_ID.parse().unwrap() }));
+        let Up::Hello(hello) = self.receive() else { panic!("instead of a Hello, something else") };
+        assert_eq!(hello.build.as_str(), runtimed_worker::BUILD_ID);
     }
 
     /// Starts a worker.
     pub(crate) fn silent() -> Self {
+        Self::with(Attempt::new())
+    }
+
+    /// Starts a worker for these trees.
+    pub(crate) fn with(trees: Attempt) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let (stdout, stdout_end) = std::io::pipe().unwrap();
@@ -113,7 +122,6 @@ impl Daemon {
             .new_session(true)
             .spawn()
             .unwrap();
-        let trees = Attempt::new();
         Self { worker, link: Some(ours), buffer: Vec::new(), stdout, stderr, diagnostics, trees }
     }
 
