@@ -11,7 +11,7 @@ use runtimed_api::run::outcome::Verdict;
 use runtimed_api::run::status::{AttemptResult, AttemptStatus, Phase, RunStatus, Scrub};
 
 use crate::style::{Ink, Style};
-use crate::table::{count, one_line, size, time};
+use crate::table::{count, one_line, size, time, wrap};
 
 /// The column where values begin.
 const INDENT: usize = 14;
@@ -33,9 +33,9 @@ pub fn render(run: &Run, extras: Extras<'_>, style: Style) -> String {
     let mut page = Page { style, text: String::new() };
     let Some(status) = &run.status else { return page.text };
     page.heading(run, status);
-    page.rows("why", status.reason.iter().map(|reason| one_line(reason)));
+    page.rows("why", status.reason.iter().flat_map(|reason| fitted(reason)));
     for refusal in &status.refusals {
-        page.rows("refused", [one_line(&refusal.to_string())]);
+        page.rows("refused", fitted(&refusal.to_string()));
         page.rows("", refusal.hint.iter().map(|hint| style.ink(Ink::Dim, one_line(hint))));
     }
     if status.attempts.len() > 1 {
@@ -82,7 +82,7 @@ impl Page {
         };
         self.outcome(status, result);
         if let Some(fault) = &result.fault {
-            self.rows("fault", [format!("{} ({})", one_line(&fault.message), fault.code)]);
+            self.rows("fault", fitted(&format!("{} ({})", fault.message, fault.code)));
             self.rows("", fault.hint.iter().map(|hint| style.ink(Ink::Dim, one_line(hint))));
         }
         // Those of the status, which were shown, are the same as those of the attempt that they came from.
@@ -158,6 +158,11 @@ impl Page {
     }
 }
 
+/// What others wrote, in lines that fit.
+fn fitted(text: &str) -> Vec<String> {
+    wrap(&one_line(text), WIDTH - INDENT)
+}
+
 /// How a phase is coloured.
 #[must_use]
 pub fn phase_ink(phase: Phase) -> Ink {
@@ -207,7 +212,7 @@ fn mark(state: State, style: Style) -> String {
         State::Active => style.ink(Ink::Good, "✓"),
         State::Degraded => style.ink(Ink::Warn, "▲"),
         State::Disabled => style.ink(Ink::Warn, "○"),
-        State::Unavailable => style.ink(Ink::Bad, "✗"),
+        State::Unavailable => style.ink(Ink::Warn, "✗"),
     }
 }
 

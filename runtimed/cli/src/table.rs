@@ -54,6 +54,22 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// Lines of at most `room` characters, broken at spaces; a longer word has a line of its own.
+#[must_use]
+pub fn wrap(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// A size as a person reads it: three digits and a unit.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -108,6 +124,13 @@ mod tests {
         table.row([(Ink::Plain, "a-long-name".to_owned()), (Ink::Plain, "two\nlines\x1b[31m".to_owned())]);
         table.row([(Ink::Plain, "b".to_owned()), (Ink::Plain, String::new())]);
         assert_eq!(table.render(Style::PLAIN), "NAME         WHY\na-long-name  two lines [31m\nb\n");
+    }
+
+    #[test]
+    fn lines_are_broken_at_spaces() {
+        assert_eq!(wrap("one two three four", 9), ["one two", "three", "four"]);
+        assert_eq!(wrap("a-very-long-word b", 5), ["a-very-long-word", "b"]);
+        assert_eq!(wrap("", 5), [""; 0]);
     }
 
     #[test]

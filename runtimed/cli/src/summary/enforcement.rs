@@ -4,66 +4,49 @@ use runtimed_api::enforcement::{Enforcement, Protection, State};
 
 use super::{INDENT, WIDTH, mark};
 use crate::style::{Ink, Style};
-use crate::table::one_line;
+use crate::table::{one_line, wrap};
 
-/// Protections that hold are listed together by mechanism; each other one has a line of its own, with the reason.
+/// Protections that hold are one paragraph, by mechanism; each other one has a line of its own, with the reason.
 pub(super) fn lines(enforcement: &Enforcement, style: Style) -> Vec<String> {
-    let holds = |protection: &&Protection| protection.state == State::Active;
-    let active = enforcement.protections.iter().filter(holds).count();
-    let all = enforcement.protections.len();
+    let (active, other): (Vec<_>, Vec<_>) =
+        enforcement.protections.iter().partition(|protection| protection.state == State::Active);
     let words = format!("{:?} profile, {:?} tier", enforcement.profile, enforcement.tier).to_lowercase();
-    let mut lines = vec![format!("{words}: {active} of {all} protections active")];
-
-    let mut mechanisms: Vec<&str> = Vec::new();
-    for protection in enforcement.protections.iter().filter(holds) {
-        if !mechanisms.contains(&protection.mechanism.as_str()) {
-            mechanisms.push(&protection.mechanism);
-        }
-    }
-    for mechanism in mechanisms {
-        let names = enforcement.protections.iter().filter(holds).filter(|p| p.mechanism == mechanism);
-        let names: Vec<_> = names.map(|protection| one_line(&protection.name)).collect();
-        let by = format!("({})", one_line(mechanism));
-        for (index, line) in wrap(&names, &by).into_iter().enumerate() {
-            let mark = if index == 0 { mark(State::Active, style) } else { " ".to_owned() };
-            let line = line.replace(&by, &style.ink(Ink::Dim, &by));
-            lines.push(format!("{mark} {line}"));
-        }
-    }
-    for protection in enforcement.protections.iter().filter(|protection| !holds(protection)) {
+    let all = enforcement.protections.len();
+    let mut lines = vec![format!("{words}: {} of {all} protections active", active.len())];
+    lines.extend(marked(State::Active, &by_mechanism(&active), style));
+    for protection in other {
         let state = serde_json::to_value(protection.state).ok();
         let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or_default();
+        let mechanism = match protection.mechanism.as_str() {
+            "" | "none" => String::new(),
+            mechanism => format!(" ({})", one_line(mechanism)),
+        };
         let why = protection.why.as_ref().map(|why| format!(": {}", one_line(why))).unwrap_or_default();
-        let by = style.ink(Ink::Dim, format_args!("({})", one_line(&protection.mechanism)));
-        lines.push(format!(
-            "{} {} {state} {by}{why}",
-            mark(protection.state, style),
-            one_line(&protection.name)
-        ));
+        let text = format!("{} {state}{mechanism}{why}", one_line(&protection.name));
+        lines.extend(marked(protection.state, &text, style));
     }
     lines
 }
 
-/// `a, b, c (by)` in lines that fit.
-fn wrap(names: &[String], by: &str) -> Vec<String> {
-    let room = WIDTH - INDENT - 2;
-    let mut lines = vec![String::new()];
-    let last = names.len().saturating_sub(1);
-    let words = names
-        .iter()
-        .enumerate()
-        .map(|(index, name)| if index == last { name.clone() } else { format!("{name},") });
-    for word in words.chain([by.to_owned()]) {
-        let used = lines.last().map_or(0, |line| line.chars().count());
-        if used > 0 && used + 1 + word.chars().count() > room {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(&word);
+/// `a, b (x); c (y)`, mechanisms in the order of their first protection.
+fn by_mechanism(protections: &[&Protection]) -> String {
+    let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+    for protection in protections {
+        let name = one_line(&protection.name);
+        match groups.iter_mut().find(|(mechanism, _)| *mechanism == protection.mechanism) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((&protection.mechanism, vec![name])),
         }
     }
-    lines
+    let group =
+        |(mechanism, names): &(&str, Vec<String>)| format!("{} ({})", names.join(", "), one_line(mechanism));
+    groups.iter().map(group).collect::<Vec<_>>().join("; ")
+}
+
+/// Lines that fit, the first with the mark of the state.
+fn marked(state: State, text: &str, style: Style) -> Vec<String> {
+    let ink = if state == State::Active { Ink::Plain } else { Ink::Dim };
+    let lines = wrap(text, WIDTH - INDENT - 2);
+    let marks = std::iter::once(mark(state, style)).chain(std::iter::repeat(" ".to_owned()));
+    lines.iter().zip(marks).map(|(line, mark)| format!("{mark} {}", style.ink(ink, line))).collect()
 }
