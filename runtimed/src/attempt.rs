@@ -14,7 +14,11 @@ mod accept;
 mod clock;
 mod collect;
 mod conversation;
+mod intent;
+mod prior;
+mod sampler;
 mod tail;
+mod verdict;
 mod workspace;
 
 pub(crate) use workspace::scrub_of;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtimed_api::link::{LINK_FD, STDERR_FD, STDOUT_FD};
-use runtimed_sandbox::process::{self, Signal};
+use runtimed_sandbox::process::{self, Pid, Signal};
 use runtimed_sandbox::spawn::{Child, Executable, Spawn, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -94,10 +94,10 @@ fn receiver() -> io::Result<(Receiver, OwnedFd)> {
 }
 
 impl Worker {
-    /// Its process id, for the daemon's log.
+    /// Its process id: everything of the attempt is below it.
     #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.process.pid().as_raw_pid()
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// Ends the worker and whatever is left of its tree, if `patience` runs out before it ends by itself. Returns whether

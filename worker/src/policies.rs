@@ -108,7 +108,8 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
         watch: confinement.watch,
         limits: Rlimits {
             nofile: confinement.open_files,
-            nproc: confinement.processes,
+            // The kernel counts the uid, not the Run: the daemon samples the tree instead.
+            nproc: None,
             fsize: confinement.file_size,
             cpu_seconds: confinement.cpu_seconds,
         },

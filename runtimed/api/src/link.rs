@@ -216,8 +216,6 @@ pub struct Confinement {
     pub open_files: Option<u64>,
     /// Bytes of each file.
     pub file_size: Option<u64>,
-    /// Processes of the uid: a backstop, for the kernel counts the uid and not the Run.
-    pub processes: Option<u64>,
 }
 
 /// Start the command.

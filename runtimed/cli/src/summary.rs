@@ -33,7 +33,7 @@ pub fn render(run: &Run, extras: Extras<'_>, style: Style) -> String {
     let mut page = Page { style, text: String::new() };
     let Some(status) = &run.status else { return page.text };
     page.heading(run, status);
-    page.rows("why", status.reason.iter().flat_map(|reason| fitted(reason)));
+    page.rows("why", why(status).into_iter().flat_map(fitted));
     for refusal in &status.refusals {
         page.rows("refused", fitted(&refusal.to_string()));
         page.rows("", refusal.hint.iter().map(|hint| style.ink(Ink::Dim, one_line(hint))));
@@ -156,6 +156,17 @@ impl Page {
             label = "";
         }
     }
+}
+
+/// The status's reason, where it says more than what is shown of the last attempt anyhow.
+fn why(status: &RunStatus) -> Option<&str> {
+    let reason = status.reason.as_deref()?;
+    let last = status.attempts.last().and_then(|attempt| attempt.result.as_ref());
+    let verdict = last.is_some_and(|last| last.outcome.is_some());
+    let told = verdict && matches!(status.phase, Phase::Succeeded | Phase::Failed);
+    let fault = last.and_then(|last| last.fault.as_ref());
+    let refused = status.refusals.iter().any(|refusal| reason == refusal.to_string());
+    (!told && !refused && fault.is_none_or(|fault| fault.message != reason)).then_some(reason)
 }
 
 /// What others wrote, in lines that fit.

@@ -7,14 +7,10 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use runtimed_api::link::{
-    Assign, Confinement, Credential, Down, ExitStatus, Exited, Hello, PriorPatch, Source, Start, Up,
-};
+use runtimed_api::link::{Assign, Credential, Down, Hello, Source, Start, Up};
 use runtimed_api::policy::Granted;
 use runtimed_api::problem::{Code, Problem};
-use runtimed_api::rule::{Refusal, Rule};
-use runtimed_api::run::limits::LimitName;
-use runtimed_api::run::outcome::{Outcome, Verdict};
+use runtimed_api::run::outcome::Outcome;
 use runtimed_api::run::source::SourceKind;
 use runtimed_api::run::status::AttemptEnd;
 use runtimed_api::run::step::Step;
@@ -24,6 +20,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::accept::Accepted;
+use super::intent::confinement;
+use super::prior::prior_patches;
+use super::sampler;
+use super::verdict::outcome;
 use super::workspace::{StagedEnv, Workspace};
 use super::{Attempt, Ended, collect, end_of, storage};
 use crate::daemon::Stop;
@@ -118,7 +118,10 @@ impl Conversation {
         self.prepare(attempt, &accepted.granted, workspace).await?;
         let staged = workspace.stage(attempt, accepted.secrets).await?;
         self.start(attempt, &accepted.granted, workspace, staged).await?;
-        let end = self.wait(attempt, &accepted.granted).await?;
+        let sampler = sampler::start(attempt, &accepted.granted.limits, &self.worker, workspace)?;
+        let end = self.wait(attempt, &accepted.granted).await;
+        drop(sampler);
+        let end = end?;
         // The lease is another's by now: whatever is collected could not be delivered.
         if attempt.live.stopping() != Some(Stop::LeaseLost) {
             attempt.live.set(|now| now.step = Some(Step::Capture));
@@ -384,80 +387,6 @@ async fn ends(pump: &mut Option<JoinHandle<()>>) -> bool {
         *pump = None;
     }
     ended
-}
-
-/// Fetches and verifies the prior patches, and puts them where the worker's apply phase can read them.
-async fn prior_patches(attempt: &Attempt, workspace: &Workspace) -> Result<Vec<PriorPatch>, Ended> {
-    let most = attempt.daemon.config.patches.max_bytes.0;
-    let mut patches = Vec::new();
-    for (index, patch) in attempt.lease.patches.iter().enumerate() {
-        let subject = format!("spec.priorPatches[{index}]");
-        let unreachable = |error: runtimed_client::ClientError| {
-            Problem::new(
-                Code::StorageFailed,
-                format!("prior patch {} cannot be fetched: {error}", patch.label),
-            )
-        };
-        let client = &attempt.daemon.controller;
-        let download =
-            client.get_blob(&patch.digest, &attempt.lease.token, most).await.map_err(unreachable)?;
-        let bytes = download.bytes().await.map_err(unreachable)?;
-        if runtimed_api::digest::Digest::of(&bytes) != patch.digest {
-            let message = format!("the bytes of {} are not those of its digest", patch.label);
-            return Err(Refusal::new(Rule::PATCH_DIGEST, subject, message).into());
-        }
-        let path = workspace.put_private(&format!("prior-{index}.patch"), &bytes)?;
-        let (base, result) = (patch.base.clone(), patch.result.clone());
-        patches.push(PriorPatch { path, label: patch.label.clone(), base, result });
-    }
-    Ok(patches)
-}
-
-fn confinement(attempt: &Attempt, granted: &Granted) -> Confinement {
-    let config = &attempt.daemon.config;
-    let limits = &granted.limits;
-    Confinement {
-        profile: config.ceiling.profile,
-        network: granted.network.clone(),
-        watch: attempt.lease.run.spec.watch,
-        read: config.run.read.clone().unwrap_or_else(image_directories),
-        proc_files: config.run.proc_files.clone(),
-        cpu_seconds: limits
-            .cpu
-            .map(|cpu| cpu.get().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
-        open_files: limits.open_files.map(u64::from),
-        file_size: limits.file_size.map(|size| size.0),
-        processes: limits.processes.map(u64::from),
-    }
-}
-
-/// The image's own directories: programs, libraries and their configuration, and nothing that is somebody's data.
-fn image_directories() -> Vec<String> {
-    let usual =
-        ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/etc", "/opt", "/nix/store"];
-    usual.into_iter().filter(|path| std::path::Path::new(path).is_dir()).map(str::to_owned).collect()
-}
-
-/// The verdict on a command that ended so.
-fn outcome(exited: &Exited, stop: Option<Stop>, granted: &Granted) -> Outcome {
-    // SIGXCPU and SIGXFSZ: what the kernel sends at RLIMIT_CPU and RLIMIT_FSIZE (setrlimit(2)).
-    let verdict = match (stop, exited.status) {
-        (Some(Stop::Limit(limit)), _) => Verdict::LimitExceeded(limit),
-        (None, ExitStatus::Signal(24)) if granted.limits.cpu.is_some() => {
-            Verdict::LimitExceeded(LimitName::Cpu)
-        }
-        (None, ExitStatus::Signal(25)) if granted.limits.file_size.is_some() => {
-            Verdict::LimitExceeded(LimitName::FileSize)
-        }
-        (_, ExitStatus::Code(code)) => Verdict::Exited(code),
-        (_, ExitStatus::Signal(signal)) => Verdict::Signalled(signal),
-    };
-    Outcome {
-        verdict,
-        leaked: exited.leaked,
-        cpu_micros: exited.user_micros.saturating_add(exited.system_micros),
-        max_rss: exited.max_rss,
-    }
 }
 
 fn seal(bytes: &[u8]) -> Result<OwnedFd, Problem> {

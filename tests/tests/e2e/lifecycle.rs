@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runtimed_api::run::limits::LimitName;
 use runtimed_api::run::outcome::Verdict;
 use runtimed_api::run::status::{AttemptEnd, Phase};
 use runtimed_tests::cluster::{Cluster, Options, namespace, phase, result};
@@ -123,6 +124,27 @@ async fn a_tree_that_ignores_term_is_killed_after_the_grace() {
     assert_eq!(result(&run).end, AttemptEnd::Cancelled);
     assert!(result(&run).kill_micros.is_some(), "{:?}", result(&run));
     assert_eq!(processes_with("33.1"), 0);
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_at_a_limit_ends_and_names_the_limit() {
+    let mut cluster = Cluster::start(Options { slots: 5, ..Options::default() }).await;
+    for (name, line, limits, limit) in [
+        ("memory", "head -c 300m /dev/zero | tail -n 1; sleep 60", "memory: 64Mi", LimitName::Memory),
+        ("disk", "head -c 60m /dev/zero > big; sleep 60", "disk: 20Mi", LimitName::Disk),
+        ("processes", "for i in 1 2 3 4 5 6; do sleep 60 & done; wait", "processes: 4", LimitName::Processes),
+        ("cpu", "while :; do :; done", "cpu: 1s", LimitName::Cpu),
+        ("file", "exec head -c 9m /dev/zero > big", "fileSize: 1Mi", LimitName::FileSize),
+    ] {
+        let run = cluster
+            .run(shell(name, line, &format!("limits: {{ {limits}, timeout: 30s, grace: 100ms }}")))
+            .await;
+        assert_eq!(phase(&run), Phase::Failed, "{name}: {:?}", run.status);
+        let verdict = result(&run).outcome.as_ref().map(|outcome| outcome.verdict);
+        assert_eq!(verdict, Some(Verdict::LimitExceeded(limit)), "{name}");
+        assert_eq!(runtimed_api::exit::of(run.status.as_ref().expect("a status")), Some(123));
+    }
     assert!(cluster.drain().is_empty());
 }
 

@@ -178,7 +178,6 @@ impl Daemon {
                 cpu_seconds: None,
                 open_files: Some(1024),
                 file_size: None,
-                processes: None,
             },
             ca_file: None,
         }

@@ -1,9 +1,10 @@
 //! The private directory that a local Run lives in, and its end.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -11,28 +12,40 @@ use super::owner::Owner;
 use crate::document::cause;
 use crate::failure::Failure;
 
+/// How each such directory's name begins.
+const PREFIX: &str = "runtimed-local-";
+/// The servers of a `runtimectl` that was killed end within this time.
+const DYING: Duration = Duration::from_secs(60);
+
 /// The private directory that a local Run lives in. It is removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Home {
     dir: TempDir,
     owner: Owner,
+    /// Locked for as long as we live: an unlocked directory is one that a killed process left.
+    _lock: File,
 }
 
 impl Home {
-    /// Makes it below the directory for temporary files.
+    /// Makes it below the directory for temporary files, where it also removes what killed processes of ours left.
     pub(super) fn make(owner: Owner) -> Result<Self, Failure> {
         let parent = std::env::temp_dir();
         if let Owner::User(user) = owner {
             passable(&parent, user)?;
         }
+        sweep(&parent, DYING);
         // Servers under another uid must pass through it, and need not see what is in it.
         let mode = if owner == Owner::Caller { 0o700 } else { 0o711 };
-        let dir = tempfile::Builder::new()
-            .prefix("runtimed-local-")
+        let made = tempfile::Builder::new()
+            .prefix(PREFIX)
             .permissions(Permissions::from_mode(mode))
             .tempdir_in(&parent)
-            .map_err(|error| unusable(&parent, &error))?;
-        Ok(Self { dir, owner })
+            .and_then(|dir| {
+                let lock = File::open(dir.path())?;
+                lock.lock()?;
+                Ok(Self { dir, owner, _lock: lock })
+            });
+        made.map_err(|error| unusable(&parent, &error))
     }
 
     pub(super) fn owner(&self) -> Owner {
@@ -79,11 +92,7 @@ impl Home {
     /// Removes it with all that is in it.
     pub(super) fn remove(self) -> Result<(), Failure> {
         let path = self.dir.path().to_owned();
-        let removed = fs::remove_dir_all(&path).or_else(|_| {
-            // A Run may have closed its own directories; a daemon that was killed has not opened them again.
-            open_up(&path);
-            fs::remove_dir_all(&path)
-        });
+        let removed = clear(&path);
         // It must not be tried again at the drop.
         let _path = self.dir.keep();
         removed.map_err(|error| {
@@ -91,6 +100,32 @@ impl Home {
                 .hint("remove it yourself")
         })
     }
+}
+
+/// Removes directories of ours that nobody holds any more, and that are older than `age`: a younger one may be new and not
+/// locked yet, or its servers may be about to end. What cannot be removed stays; it is in nobody's way.
+fn sweep(parent: &Path, age: Duration) {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let Ok(about) = entry.metadata() else { continue };
+        let old = about.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|since| since >= age);
+        if !(ours && old && about.is_dir() && about.uid() == own) {
+            continue;
+        }
+        // In a directory that all may write to, only its owner can put something else in its place.
+        if File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
+            drop(clear(&entry.path()));
+        }
+    }
+}
+
+fn clear(path: &Path) -> io::Result<()> {
+    fs::remove_dir_all(path).or_else(|_| {
+        // A Run may have closed its own directories; a daemon that was killed has not opened them again.
+        open_up(path);
+        fs::remove_dir_all(path)
+    })
 }
 
 /// Gives us back the right to enter and change each directory. Symlinks are not followed.
@@ -139,6 +174,24 @@ mod tests {
         home.remove().expect("removed");
         assert!(!path.exists());
         assert!(Path::new("/").exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_nothing_else() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let make = |name: &str| {
+            let dir = parent.path().join(name);
+            fs::create_dir(&dir).expect("made");
+            fs::write(dir.join("file"), "x").expect("written");
+            dir
+        };
+        let (left, held, other) = (make("runtimed-local-a"), make("runtimed-local-b"), make("other"));
+        let lock = File::open(&held).expect("opened");
+        lock.lock().expect("locked");
+        sweep(parent.path(), DYING);
+        assert!(left.exists(), "it is too young");
+        sweep(parent.path(), Duration::ZERO);
+        assert_eq!((left.exists(), held.exists(), other.exists()), (false, true, true));
     }
 
     #[test]
