@@ -37,7 +37,7 @@ use runtimed_api::link::{Down, Fault, Hello, Refused, Up};
 use runtimed_api::problem::Code;
 use runtimed_sandbox::process::{self, Pid};
 use runtimed_sandbox::support::Support;
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 
 use self::greeted::Greeted;
 use crate::diagnostics::say;
@@ -105,8 +105,10 @@ pub(crate) fn run() -> Exit {
 
 /// Makes this process what it is to be before it hears anything: out of reach, and unable to reach out.
 fn confined(link: std::os::fd::OwnedFd) -> Result<Session, String> {
-    // What a command makes is its own affair; what is made for it can be read by the tools of its image.
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    // A phase child that was taken over could fill the pipe: a line that does not fit is lost, and nobody waits.
+    rustix::fs::fcntl_setfl(std::io::stderr(), OFlags::NONBLOCK)
+        .map_err(|errno| format!("cannot write its diagnostics: {errno}"))?;
     process::harden_self().map_err(|errno| format!("cannot make itself unreadable: {errno}"))?;
     process::become_subreaper().map_err(|errno| format!("cannot become a subreaper: {errno}"))?;
     let events =
@@ -137,10 +139,8 @@ impl Session {
     /// Leaves no process behind, and says to the daemon why it ends, if it is there to be told.
     fn end(&mut self, end: End) -> Exit {
         if !tree::is_empty() {
-            let survivors = tree::kill(self.guard, None);
-            if survivors > 0 {
-                say(&format!("{survivors} processes cannot be killed"));
-            }
+            // Those that could not be killed were told of; there is nobody else to tell.
+            tree::kill(self.guard, None);
         }
         let last = match end {
             End::Stopped => return Exit::Ok,

@@ -7,9 +7,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
-use runtimed_sandbox::process::{KillTree, Pid, Signal, children, descendants, kill_descendants};
+use runtimed_sandbox::process::{KillReport, KillTree, Pid, Signal, children, descendants, kill_descendants};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, pidfd_send_signal, wait, waitpid};
+
+use crate::diagnostics::say;
 
 /// Collects the children that have ended, but never `kept`, whose status somebody wants.
 pub(crate) fn collect_orphans(kept: Pid) {
@@ -62,7 +64,13 @@ pub(crate) fn kill(guard: Option<Pid>, kept: Option<Pid>) -> u32 {
     let unreaped: Vec<Pid> = kept.into_iter().collect();
     let kill = KillTree { unreaped: &unreaped, guard, ..KillTree::default() };
     match kill_descendants(&kill) {
-        Ok(report) => report.survivors,
+        Ok(report) => {
+            let KillReport { killed, survivors, kill_to_empty, mechanism, .. } = report;
+            say(&format!(
+                "killed {killed} processes in {kill_to_empty:?} by {mechanism}; {survivors} are left"
+            ));
+            survivors
+        }
         // The supervisor is a subreaper, which is all that is asked of it.
         Err(_) => count(),
     }

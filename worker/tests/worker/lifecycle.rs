@@ -243,3 +243,28 @@ fn files_can_be_moved_between_directories_that_are_granted() {
     daemon.started();
     assert_eq!(daemon.exited().status, ExitStatus::Code(0), "{}", daemon.stderr());
 }
+
+#[test]
+fn a_storm_of_processes_is_ended() {
+    let storm = "import os, time\n\
+                 for _ in range(400):\n\
+                 \x20   if os.fork() == 0:\n\
+                 \x20       os.setsid()\n\
+                 \x20       if os.fork(): os._exit(0)\n\
+                 \x20       while True: time.sleep(1000)\n\
+                 print('ready', flush=True)\n\
+                 time.sleep(1000)\n";
+    let mut daemon = ready();
+    daemon.start(&["python3", "-c", storm]);
+    assert_eq!(daemon.stdout_line(), "ready");
+    daemon.stop(0);
+    let exited = daemon.exited();
+    assert_eq!(exited.status, ExitStatus::Signal(9));
+    assert!(exited.kill_micros.unwrap() < 20_000_000, "{exited:?}");
+    assert!(runtimed_sandbox::process::descendants(daemon.worker.pid(), &[]).is_empty());
+    daemon.capture();
+    assert_eq!(daemon.exit_code(), 0);
+    // The daemon is out of the worker's reach, so one call is known to reach the attempt and nothing else.
+    let said = daemon.diagnostics();
+    assert!(said.contains("kill(-1) in the signal-scoped domain; 0 are left"), "{said}");
+}

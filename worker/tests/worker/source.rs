@@ -195,3 +195,18 @@ fn the_workspace_is_an_ordinary_clone_that_shares_nothing() {
     assert_eq!(captured.patch.unwrap().files, 1);
     assert_eq!(daemon.stdout().trim(), "2");
 }
+
+#[test]
+fn a_repository_of_another_user_can_be_read() {
+    let repository = Repository::new();
+    let bare = repository.bare();
+    if rustix::process::geteuid().is_root() {
+        // Only root can give files away; for others this is the ordinary case once more.
+        for entry in [bare.clone(), bare.join("HEAD"), bare.join("config"), bare.join("objects")] {
+            std::os::unix::fs::chown(entry, Some(1234), Some(1234)).unwrap();
+        }
+    }
+    let mut daemon = Daemon::new();
+    daemon.assign(Source::Git(at(bare.to_str().unwrap(), None)));
+    assert_eq!(daemon.baseline().commit.unwrap().as_str(), repository.id("main"));
+}
