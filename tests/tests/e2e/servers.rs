@@ -96,10 +96,10 @@ fn a_server_that_is_told_nonsense_says_so_in_one_sentence() {
     let runtime = "apiVersion: runtimed.dev/v1alpha1\nkind: Runtime\nmetadata: { name: test }\nspec: {}\n";
     fs::write(runtimes.join("test.yaml"), runtime).expect("written");
     let runtimes = runtimes.display().to_string();
-    let controller = |arguments: &[&str]| {
-        let fixed =
-            ["runtimed-controller", "serve", "--data", &data, "--tokens", &tokens, "--runtimes", &runtimes];
-        fixed.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect::<Vec<_>>()
+    let controller = |listen: &str, data: &str, tokens: &str| {
+        let words = ["runtimed-controller", "serve", "--runtimes", &runtimes, "--listen", listen];
+        let words = words.into_iter().chain(["--data", data, "--tokens", tokens]);
+        words.map(str::to_owned).collect::<Vec<_>>()
     };
     let cases = [
         (daemon("/nowhere/runtime.toml".to_owned()), "/nowhere/runtime.toml"),
@@ -110,10 +110,10 @@ fn a_server_that_is_told_nonsense_says_so_in_one_sentence() {
         (daemon(config("root.toml", "", any, "/proc")), "/proc"),
         (daemon(config("missing.toml", "", any, "/nowhere")), "/nowhere"),
         (vec!["runtimed".to_owned(), "frobnicate".to_owned()], "frobnicate"),
-        (controller(&["--listen", &occupied]), "taken"),
-        (controller(&["--listen", "0.0.0.0:0"]), "loopback"),
-        (controller(&["--listen", any, "--data", "/proc/nowhere"]), "/proc/nowhere"),
-        (controller(&["--listen", any, "--tokens", "/nowhere/tokens"]), "/nowhere/tokens"),
+        (controller(&occupied, &data, &tokens), "taken"),
+        (controller("0.0.0.0:0", &data, &tokens), "loopback"),
+        (controller(any, "/proc/nowhere", &tokens), "/proc/nowhere"),
+        (controller(any, &data, "/nowhere/tokens"), "/nowhere/tokens"),
     ];
     for (words, expected) in cases {
         let (program, arguments) = words.split_first().expect("a program");
