@@ -56,18 +56,18 @@ fn a_wrong_command_line_or_file_is_120() {
     let runtimes =
         refused(|dir, _| std::fs::write(dir.join("runtimes/x.yaml"), "kind: Runtim").expect("written"));
     says(&runtimes, 120, "x.yaml is not a Runtime");
-    let data = refused(|dir, _| std::fs::write(dir.join("data"), "a file").expect("written"));
-    says(&data, 120, "give --data a directory");
-}
-
-#[test]
-fn an_occupied_port_or_a_strange_database_is_125() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = taken.local_addr().expect("an address").to_string();
     let occupied = refused(|_, command| {
         command.args(["--listen", &address]);
     });
-    says(&occupied, 125, "is taken by another program");
+    says(&occupied, 120, "is taken by another program");
+    let data = refused(|dir, _| std::fs::write(dir.join("data"), "a file").expect("written"));
+    says(&data, 120, "give --data a directory");
+}
+
+#[test]
+fn a_strange_database_is_125() {
     let database = refused(|dir, _| {
         std::fs::create_dir(dir.join("data")).expect("made");
         std::fs::write(dir.join("data/controller.db"), "no database, and not empty").expect("written");
