@@ -20,7 +20,7 @@ use runtimed_api::ids::RuntimeName;
 use crate::args::{Global, Local};
 use crate::attach::{Attached, End};
 use crate::commands::{self, Session, finish};
-use crate::compose::Composed;
+use crate::compose::{Composed, Prior};
 use crate::context::default_namespace;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -46,6 +46,10 @@ pub async fn run(words: &Local, global: &Global, build: &str, output: &Output) -
     let namespace = global.namespace.clone().map_or_else(default_namespace, Ok)?;
     let runtime: RuntimeName = "local".parse().map_err(|error| Failure::fault(format!("{error}")))?;
     let composed = Composed::of(&words.compose, &namespace, Some(runtime))?;
+    if let Some(Prior::Run(run)) = composed.patches.iter().find(|patch| matches!(patch, Prior::Run(_))) {
+        return Err(Failure::usage(format!("there is no file {run}, and here is no earlier Run either"))
+            .hint("give the path of a patch; `runtimectl run` knows Runs by name"));
+    }
     if composed.sourceless {
         output.note("note", "no source is given, so the workspace is empty; --git . gives this repository");
     }

@@ -52,7 +52,7 @@ pub struct Local {
     #[arg(long, short = 'v')]
     pub verbose: bool,
     /// Started as root: the uid under which everything runs
-    #[arg(long, value_name = "UID", default_value_t = 65532)]
+    #[arg(long, value_name = "UID", default_value_t = 65532, value_parser = clap::value_parser!(u32).range(1..))]
     pub user: u32,
 }
 

@@ -45,7 +45,10 @@ impl Home {
                 lock.lock()?;
                 Ok(Self { dir, owner, _lock: lock })
             });
-        made.map_err(|error| unusable(&parent, &error))
+        made.map_err(|error| {
+            Failure::usage(format!("no directory can be made in {}: {}", parent.display(), cause(&error)))
+                .hint("set TMPDIR to a directory with room that you may write to")
+        })
     }
 
     pub(super) fn owner(&self) -> Owner {
@@ -155,8 +158,7 @@ fn passable(path: &Path, user: u32) -> Result<(), Failure> {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format!("{} cannot be made: {}", path.display(), cause(error)))
-        .hint("set TMPDIR to a directory with room that you may write to")
+    Failure::fault(format!("{} cannot be made: {}", path.display(), cause(error)))
 }
 
 #[cfg(test)]
