@@ -73,7 +73,7 @@ pub enum Command {
     Logs(Logs),
     /// End Runs; their logs and results so far are kept
     Cancel(Names),
-    /// Delete Runs that are over
+    /// Delete Runs, and what they left; one that goes on is cancelled first
     Delete(Names),
     /// Show a Run's outputs, as KEY=VALUE lines
     Outputs(Get),

@@ -35,7 +35,7 @@ pub struct Selection {
     pub stream: Option<Stream>,
     /// The last so many lines of what is there at the beginning.
     pub tail: Option<u64>,
-    /// Begin each record with its time.
+    /// Begin each line with its time.
     pub timestamps: bool,
 }
 
@@ -96,7 +96,7 @@ impl Attached {
             timestamps: false,
         };
         let mut patience = Patience::default();
-        let mut writer = Writer { sink, timestamps: selection.timestamps, stdout: true };
+        let mut writer = Writer::new(sink, selection.timestamps);
         loop {
             let lost = match self.controller.logs(&self.namespace, &self.name, &query).await {
                 Ok(mut events) => loop {
@@ -134,31 +134,24 @@ impl Attached {
     }
 }
 
+/// Writes events to where they belong.
 struct Writer {
     sink: Sink,
     timestamps: bool,
     /// Somebody reads standard output.
     stdout: bool,
+    /// The last thing written of stdout, and of stderr, did not end its line.
+    within: [bool; 2],
 }
 
 impl Writer {
+    fn new(sink: Sink, timestamps: bool) -> Self {
+        Self { sink, timestamps, stdout: true, within: [false; 2] }
+    }
+
     async fn write(&mut self, event: &LogEvent) -> Result<(), Failure> {
-        let mut bytes = Vec::new();
-        if self.timestamps {
-            bytes.extend_from_slice(format!("{:.6} ", event.at).as_bytes());
-        }
-        let to_stdout = match (event.stream, event.dropped) {
-            (_, Some(dropped)) => {
-                bytes.extend_from_slice(
-                    format!("[{} of the log are missing here]\n", size(dropped)).as_bytes(),
-                );
-                false
-            }
-            (stream, None) => {
-                bytes.extend_from_slice(&event.bytes());
-                stream == Some(Stream::Stdout) && self.sink == Sink::Both
-            }
-        };
+        let to_stdout = event.stream == Some(Stream::Stdout) && self.sink == Sink::Both;
+        let bytes = self.text(event);
         if !to_stdout {
             return Ok(put(stderr(), &bytes).await?);
         }
@@ -171,9 +164,54 @@ impl Writer {
         }
         Ok(())
     }
+
+    fn text(&mut self, event: &LogEvent) -> Vec<u8> {
+        if let Some(dropped) = event.dropped {
+            return format!("[{} of the log are missing here]\n", size(dropped)).into_bytes();
+        }
+        let text = event.bytes();
+        let within = &mut self.within[usize::from(event.stream == Some(Stream::Stderr))];
+        if !self.timestamps || text.is_empty() {
+            return text;
+        }
+        let time = format!("{:.6} ", event.at);
+        let mut out = Vec::with_capacity(text.len() + time.len());
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            if !*within {
+                out.extend_from_slice(time.as_bytes());
+            }
+            out.extend_from_slice(line);
+            *within = !line.ends_with(b"\n");
+        }
+        out
+    }
 }
 
 async fn put(mut to: impl AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
     to.write_all(bytes).await?;
     to.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtimed_api::log::{Body, Record};
+
+    #[test]
+    fn each_line_begins_with_its_time_wherever_records_were_cut() {
+        let mut writer = Writer::new(Sink::Both, true);
+        let mut text = |micros, body| {
+            let bytes = writer.text(&LogEvent::of(1, &Record { micros, body }, 0));
+            String::from_utf8(bytes).expect("UTF-8")
+        };
+        let (out, err) = (Stream::Stdout, Stream::Stderr);
+        assert_eq!(
+            text(1, Body::Text(out, b"a\nb")),
+            "1970-01-01T00:00:00.000001Z a\n1970-01-01T00:00:00.000001Z b"
+        );
+        assert_eq!(text(2, Body::Text(err, b"x\n")), "1970-01-01T00:00:00.000002Z x\n");
+        assert_eq!(text(3, Body::Text(out, b"c\n")), "c\n");
+        assert_eq!(text(4, Body::Gap(2048)), "[2.0 KiB of the log are missing here]\n");
+        assert_eq!(text(5, Body::Text(out, b"d")), "1970-01-01T00:00:00.000005Z d");
+    }
 }

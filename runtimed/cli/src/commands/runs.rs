@@ -14,7 +14,7 @@ use super::Session;
 use crate::args;
 use crate::attach::{Attached, until_over};
 use crate::failure::Failure;
-use crate::output::{Format, Output};
+use crate::output::Output;
 use crate::style::{Ink, Style};
 use crate::summary::{self, Extras};
 use crate::table::{Table, time};
@@ -120,10 +120,12 @@ pub(super) async fn cancel(session: &Session, words: &args::Names, output: &Outp
 
 pub(super) async fn delete(session: &Session, words: &args::Names, output: &Output) -> Result<(), Failure> {
     for name in &words.runs {
-        session.controller.delete(&session.namespace, name).await?;
-        if output.format == Format::Table {
-            output.text(&format!("{name} deleted\n"))?;
-        }
+        let run = session.controller.delete(&session.namespace, name).await?;
+        let over = run.status.as_ref().is_some_and(|status| status.phase.is_terminal());
+        output.result(&run, |_| match over {
+            true => format!("{name} deleted\n"),
+            false => format!("{name} is being cancelled, and then deleted\n"),
+        })?;
     }
     Ok(())
 }

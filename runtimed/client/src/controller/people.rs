@@ -78,13 +78,13 @@ impl Controller {
         self.exchange.json(self.exchange.request(Method::POST, url, None)?, PATIENCE).await
     }
 
-    /// `DELETE …/runs/{name}`.
+    /// `DELETE …/runs/{name}`; answers the Run as it is then. One that goes on is cancelled, and removed when it is over.
     ///
     /// # Errors
-    /// Among others a `Conflict` problem for a Run that goes on.
-    pub async fn delete(&self, namespace: &Namespace, name: &RunName) -> Result<(), ClientError> {
+    /// See [`ClientError`].
+    pub async fn delete(&self, namespace: &Namespace, name: &RunName) -> Result<Run, ClientError> {
         let request = self.exchange.request(Method::DELETE, self.run(namespace, name, []), None)?;
-        self.exchange.send(request, PATIENCE).await.map(drop)
+        self.exchange.json(request, PATIENCE).await
     }
 
     /// `GET …/artifacts`: the list of the last attempt's.
