@@ -3,6 +3,7 @@
 //! [`serve`] is the wiring. One lease becomes one [`attempt`], which goes through the steps of the specification in
 //! order. What must outlive the daemon is in the [`journal`]; the [`outbox`] is its unacknowledged reports. The daemon
 //! parses nothing that a Run or a remote made: that is the worker's, in a process of its own.
+#![forbid(unsafe_code)]
 
 pub mod args;
 pub mod artifacts;

@@ -1,8 +1,7 @@
 //! Bytes with descriptors over a unix stream socket, and sealed memory to pass a credential in.
 //!
-//! [`send`] and [`receive`] are one system call each and fit a non-blocking socket; [`send_frame`] and [`receive_frame`]
-//! move a whole frame over a blocking one. A frame is its length as four big-endian bytes, then its payload; descriptors
-//! travel with its first byte.
+//! [`send`] and [`receive`] are one system call each and fit a non-blocking socket. What the bytes are is not known here;
+//! descriptors travel with the first of them.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -27,17 +26,6 @@ pub enum PassError {
     /// More descriptors than a frame may carry, sent or received; those received are closed.
     #[error("a frame carries at most {MAX_DESCRIPTORS} descriptors")]
     TooManyDescriptors,
-    /// The frame is longer than the receiver takes, or its length does not fit four bytes.
-    #[error("a frame of {length} bytes exceeds the limit of {limit}")]
-    TooLong {
-        /// What the frame says it has, in bytes.
-        length: u64,
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// The other side ended in the middle of a frame.
-    #[error("the other side ended in the middle of a frame")]
-    Truncated,
 }
 
 /// What came in one call.
@@ -46,15 +34,6 @@ pub struct Received {
     /// Bytes that were put into the buffer; 0 at the end of the stream.
     pub bytes: usize,
     /// Descriptors that came with them, close-on-exec.
-    pub descriptors: Vec<OwnedFd>,
-}
-
-/// One whole frame.
-#[derive(Debug)]
-pub struct Frame {
-    /// Its payload.
-    pub payload: Vec<u8>,
-    /// Its descriptors, close-on-exec.
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -104,74 +83,6 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Pa
     Ok(Received { bytes: got.bytes, descriptors })
 }
 
-/// Sends a whole frame over a blocking socket.
-///
-/// # Errors
-/// As [`send`]; [`PassError::TooLong`] beyond four gigabytes.
-pub fn send_frame(
-    socket: BorrowedFd<'_>,
-    payload: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<(), PassError> {
-    let length = u32::try_from(payload.len()).map_err(|_| PassError::TooLong {
-        length: u64::try_from(payload.len()).unwrap_or(u64::MAX),
-        limit: u32::MAX.into(),
-    })?;
-    let bytes = [&length.to_be_bytes(), payload].concat();
-    let mut rest = bytes.as_slice();
-    let mut descriptors = descriptors;
-    while !rest.is_empty() {
-        let sent = send(socket, rest, descriptors)?;
-        descriptors = &[];
-        rest = rest.get(sent..).unwrap_or_default();
-    }
-    Ok(())
-}
-
-/// Receives a whole frame of at most `limit` bytes from a blocking socket; `None` at the end of the stream.
-///
-/// # Errors
-/// [`PassError`]; the stream cannot be used any more then.
-pub fn receive_frame(socket: BorrowedFd<'_>, limit: u32) -> Result<Option<Frame>, PassError> {
-    let mut descriptors = Vec::new();
-    let mut header = [0; 4];
-    match fill(socket, &mut header, &mut descriptors)? {
-        0 => return Ok(None),
-        4 => {}
-        _ => return Err(PassError::Truncated),
-    }
-    let length = u32::from_be_bytes(header);
-    if length > limit {
-        return Err(PassError::TooLong { length: length.into(), limit: limit.into() });
-    }
-    let mut payload = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    if fill(socket, &mut payload, &mut descriptors)? < payload.len() {
-        return Err(PassError::Truncated);
-    }
-    Ok(Some(Frame { payload, descriptors }))
-}
-
-/// Fills the buffer, or stops at the end of the stream; says how much there was.
-fn fill(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
-) -> Result<usize, PassError> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let received = receive(socket, rest)?;
-        descriptors.extend(received.descriptors);
-        if descriptors.len() > MAX_DESCRIPTORS {
-            return Err(PassError::TooManyDescriptors);
-        }
-        if received.bytes == 0 {
-            break;
-        }
-        filled += received.bytes;
-    }
-    Ok(filled)
-}
-
 /// Memory with a fixed content, to hand a credential to one child: no path leads to it, and nobody can change it.
 #[derive(Debug)]
 pub struct Sealed;
@@ -209,55 +120,43 @@ impl Sealed {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     use super::*;
 
     #[test]
-    fn a_frame_carries_its_descriptors() {
+    fn bytes_carry_their_descriptors() {
         let (here, there) = UnixStream::pair().unwrap();
         let secret = Sealed::new(b"credential").unwrap();
-        send_frame(here.as_fd(), b"payload", &[secret.as_fd()]).unwrap();
-        send_frame(here.as_fd(), b"", &[]).unwrap();
+        assert_eq!(send(here.as_fd(), b"payload", &[secret.as_fd()]).unwrap(), 7);
         drop(here);
-        let frame = receive_frame(there.as_fd(), 7).unwrap().unwrap();
-        assert_eq!(frame.payload, b"payload");
-        let [passed] = <[OwnedFd; 1]>::try_from(frame.descriptors).unwrap();
+        let mut buffer = [0; 16];
+        let received = receive(there.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..received.bytes], b"payload");
+        let [passed] = <[OwnedFd; 1]>::try_from(received.descriptors).unwrap();
         assert!(rustix::io::fcntl_getfd(&passed).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
         let mut content = String::new();
         std::fs::File::from(passed).read_to_string(&mut content).unwrap();
         assert_eq!(content, "credential");
-        assert_eq!(receive_frame(there.as_fd(), 7).unwrap().unwrap().payload, b"");
-        assert!(receive_frame(there.as_fd(), 7).unwrap().is_none());
-    }
-
-    #[test]
-    fn hostile_frames_are_refused() {
-        let (mut here, there) = UnixStream::pair().unwrap();
-        send_frame(here.as_fd(), b"12345678", &[]).unwrap();
-        assert!(matches!(receive_frame(there.as_fd(), 7), Err(PassError::TooLong { length: 8, limit: 7 })));
-        let (one, two, three) = (here.as_fd(), there.as_fd(), here.as_fd());
-        assert!(matches!(send(here.as_fd(), b"x", &[one, two, three]), Err(PassError::TooManyDescriptors)));
-
-        let (mut cut, end) = UnixStream::pair().unwrap();
-        cut.write_all(&[0, 0, 0, 9, 1]).unwrap();
-        drop(cut);
-        assert!(matches!(receive_frame(end.as_fd(), 100), Err(PassError::Truncated)));
-        here.flush().unwrap();
+        assert_eq!(receive(there.as_fd(), &mut buffer).unwrap().bytes, 0);
     }
 
     #[test]
     fn more_descriptors_than_allowed_are_an_error_and_closed() {
         let (here, there) = UnixStream::pair().unwrap();
+        let (mut end, passed) = std::io::pipe().unwrap();
+        let three = [passed.as_fd(); 3];
+        assert!(matches!(send(here.as_fd(), b"x", &three), Err(PassError::TooManyDescriptors)));
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let passed = [here.as_fd(); 4];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+        let four = [passed.as_fd(); 4];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&four)));
         rustix::net::sendmsg(&here, &[IoSlice::new(b"x")], &mut control, SendFlags::NOSIGNAL).unwrap();
-        let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
         assert!(matches!(receive(there.as_fd(), &mut [0; 8]), Err(PassError::TooManyDescriptors)));
-        assert_eq!(std::fs::read_dir("/proc/self/fd").unwrap().count(), before);
+        // The pipe ends only when no copy of its other side is left.
+        drop(passed);
+        assert_eq!(end.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the end-to-end tests and the benchmarks share: the real binaries of this very build, started as a person would
 //! start them, in a directory that is gone afterwards.
+#![forbid(unsafe_code)]
 
 pub mod binaries;
 pub mod cluster;

@@ -14,6 +14,7 @@
 //!
 //! They are siblings: what has parsed a hostile remote is dead before the first secret is staged, and nothing of the
 //! command can reach the process that reports its exit.
+#![forbid(unsafe_code)]
 
 mod baseline;
 mod capture;

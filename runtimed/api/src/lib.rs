@@ -3,6 +3,7 @@
 //!
 //! Nothing here touches a file, a socket or a clock. A type that crosses a process boundary is defined here and
 //! nowhere else, so that a change of a word is one change.
+#![forbid(unsafe_code)]
 
 pub mod digest;
 pub mod duration;

@@ -1,4 +1,5 @@
 //! The command people use, as a library: the binary calls [`main`] and nothing else, so that tests can reach the rest.
+#![forbid(unsafe_code)]
 
 pub mod args;
 pub mod attach;

@@ -2,6 +2,7 @@
 //!
 //! One connection policy holds for all of it: HTTP/1, rustls with ring, plain HTTP on loopback alone, no redirects, every
 //! body bounded. A client never retries: whoever calls knows whether the same request may be sent twice.
+#![forbid(unsafe_code)]
 
 pub mod controller;
 pub mod daemon;

@@ -3,6 +3,7 @@
 //! The crate is pure: bytes and a git object store in, values out. It runs in the confined children of the worker,
 //! and on a person's repository in the command line. git2 gives it objects, packs and the line diff; reading and
 //! applying are its own, because libgit2's reader and applier accept more than they should: see `docs/SECURITY.md`.
+#![forbid(unsafe_code)]
 
 mod apply;
 mod capture;
