@@ -1,5 +1,7 @@
 //! `.gitignore` files, as they were in the Baseline: what a command writes into one does not hide its own files.
 
+use std::{iter::Peekable, str::Chars};
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::git_path::GitPath;
@@ -102,40 +104,58 @@ fn read_line(line: &[u8]) -> Option<(String, bool, Pattern)> {
         return None;
     }
     let line = line.strip_prefix('/').unwrap_or(line);
-    Some((glob(line), anchored, Pattern { ignores, only_directories }))
+    Some((glob(line)?, anchored, Pattern { ignores, only_directories }))
 }
 
-/// The pattern as a glob of ours. git knows no choices in braces, so those are escaped where they are neither escaped
-/// already nor in brackets; and several stars are `**` between slashes only, else one.
-fn glob(pattern: &str) -> String {
+/// The pattern as a glob of ours, or `None` if it matches nothing. git knows no choices in braces, so those are escaped;
+/// several stars are `**` between slashes only, else one; and no class matches a slash.
+fn glob(pattern: &str) -> Option<String> {
     let mut glob = String::with_capacity(pattern.len());
     let mut rest = pattern.chars().peekable();
-    let mut in_brackets = false;
     while let Some(next) = rest.next() {
         match next {
-            '\\' if !in_brackets => {
+            '\\' => {
                 glob.push(next);
-                glob.extend(rest.next());
-                continue;
+                glob.push(rest.next()?);
             }
-            '*' if !in_brackets => {
+            '*' => {
                 let starts = glob.is_empty() || glob.ends_with('/');
                 let mut several = false;
                 while rest.next_if_eq(&'*').is_some() {
                     several = true;
                 }
-                if several && starts && rest.peek().is_none_or(|after| *after == '/') {
-                    glob.push('*');
-                }
+                let whole = several && starts && rest.peek().is_none_or(|after| *after == '/');
+                glob.push_str(if whole { "**" } else { "*" });
             }
-            '[' => in_brackets = true,
-            ']' => in_brackets = false,
-            '{' | '}' if !in_brackets => glob.push('\\'),
-            _ => {}
+            '[' => class(&mut glob, &mut rest)?,
+            '{' | '}' => glob.extend(['\\', next]),
+            other => glob.push(other),
         }
-        glob.push(next);
     }
-    glob
+    Some(glob)
+}
+
+/// The rest of a class. A bracket right at its start is one of its members.
+fn class(glob: &mut String, rest: &mut Peekable<Chars<'_>>) -> Option<()> {
+    glob.push('[');
+    let negated = rest.next_if(|next| matches!(next, '!' | '^')).is_some();
+    if negated {
+        glob.push('!');
+    }
+    glob.extend(rest.next_if_eq(&']'));
+    if negated {
+        glob.push('/');
+    }
+    loop {
+        match rest.next()? {
+            ']' => break,
+            // An escaped member that means something in a class is beyond our globs.
+            '\\' => glob.push(rest.next().filter(|member| !matches!(member, ']' | '-' | '!' | '^'))?),
+            member => glob.push(member),
+        }
+    }
+    glob.push(']');
+    Some(())
 }
 
 /// Spaces at the end do not count, unless the first of them is escaped.

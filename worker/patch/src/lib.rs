@@ -1,9 +1,20 @@
 //! Patches that can be trusted: read strictly, judged by what they result in, applied to trees before files.
 //!
-//! The crate is pure: bytes and a git object store in, values out. It runs in the confined children of the worker,
-//! and on a person's repository in the command line. git2 gives it objects, packs and the line diff; reading and
-//! applying are its own, because libgit2's reader and applier accept more than they should: see `docs/SECURITY.md`.
-#![forbid(unsafe_code)]
+//! ```text
+//! bytes ── parse ──> Parsed ─┐
+//!                            ├─ check ──> Checked: a tree ──┬─ checkout ──> a new workspace and its Snapshot
+//! a tree, a PathPolicy ──────┘   (in memory, all or nothing) └─ update ───> a person's work tree
+//!
+//! a workspace, its Snapshot ── capture ──> the patch from one tree to the other
+//! ```
+//! The crate is pure: bytes, an object store and directories in, values out; no network, no process, no configuration
+//! of anybody's. It runs in the confined children of the worker, and on a person's repository in the command line.
+//!
+//! git2 gives it objects, packs and the line diff. Reading and applying are its own, in safe code, because libgit2's
+//! are too generous for bytes that a Run made. Seen with libgit2 1.9: a patch that creates a file which exists is
+//! merged into it; a deletion does not compare what it deletes; a file beneath a file replaces it; a rename, or a
+//! change without an `index` line, loses the executable bit; a binary or empty file with a space in its name cannot
+//! be read; a hunk whose text has moved does not apply.
 
 mod apply;
 mod capture;

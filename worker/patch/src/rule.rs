@@ -112,9 +112,9 @@ rules! {
     ProtectedPath = "patch.protected-path", Policy;
     /// The tree is not what the patch expects: context, file, mode or content id.
     DoesNotApply = "patch.does-not-apply", Always;
-    /// The tree to patch is not the one that the patch's statement names.
+    /// The tree to patch is not the one that the patch's statement names. Judged by who has the statement.
     BaseMismatch = "patch.base-mismatch", Always;
-    /// The tree after the patch is not the one that the patch's statement names.
+    /// The tree after the patch is not the one that the patch's statement names. Judged by who has the statement.
     TreeMismatch = "patch.tree-mismatch", Always;
     /// The patch holds a staged secret. Judged by who holds the secrets, not here.
     ContainsSecret = "patch.contains-secret", Always;
