@@ -1,5 +1,6 @@
 //! Collecting what a Run made: by directory descriptors, after its tree is dead, into the daemon's spool.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
@@ -36,8 +37,14 @@ const SNIFF: usize = 8000;
 /// # Errors
 /// The spool cannot be written. What cannot be read is skipped, with its reason.
 pub fn collect(tree: impl AsFd, globs: &[String], redactor: &Redactor, spool: &Path) -> io::Result<Manifest> {
-    let mut collector =
-        Collector { manifest: Manifest::default(), unlisted: 0, total: 0, redactor, spool: spool.to_owned() };
+    let mut collector = Collector {
+        manifest: Manifest::default(),
+        names: HashSet::new(),
+        unlisted: 0,
+        total: 0,
+        redactor,
+        spool: spool.to_owned(),
+    };
     let everything = |_: &Path| true;
     collector.walk(&tree, layout::ARTIFACTS, &everything)?;
     if !globs.is_empty() {
@@ -68,6 +75,8 @@ pub fn glob_set(globs: &[String]) -> Result<GlobSet, globset::Error> {
 
 struct Collector<'a> {
     manifest: Manifest,
+    /// The paths that are taken.
+    names: HashSet<String>,
     unlisted: usize,
     total: u64,
     redactor: &'a Redactor,
@@ -99,7 +108,7 @@ impl Collector<'_> {
                 continue;
             }
             let path = printable(&relative);
-            if self.manifest.files.iter().any(|file| file.path == path) {
+            if self.names.contains(&path) {
                 self.skip(path, "the artifacts directory has a file of the same name".to_owned());
             } else if self.manifest.files.len() >= MAX_FILES {
                 self.skip(path, format!("more than {MAX_FILES} files"));
@@ -132,6 +141,7 @@ impl Collector<'_> {
                 Copied::Kept { digest, size, text, redacted } => {
                     self.total += size;
                     let content_type = content_type(&path, text).to_owned();
+                    self.names.insert(path.clone());
                     self.manifest.files.push(Artifact { path, digest, size, content_type, redacted });
                 }
                 Copied::Secret => {

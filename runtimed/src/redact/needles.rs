@@ -61,7 +61,7 @@ impl Redactor {
         let (patterns, masks): (Vec<_>, Vec<_>) = shared.known.iter().cloned().unzip();
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
+            .kind(Some(kind_for(patterns.iter().map(|pattern| pattern.len()).sum())))
             .build(patterns.iter().map(|pattern| pattern.as_slice()))?;
         shared.built = Some(Arc::new(Needles { automaton, masks, patterns }));
         Ok(())
@@ -94,6 +94,12 @@ impl Redactor {
     pub fn finds_in(&self, bytes: &[u8]) -> bool {
         self.needles().is_some_and(|needles| needles.automaton.is_match(bytes))
     }
+}
+
+/// Which automaton for so many bytes of needles. The fast one takes up to a KiB of memory for each of them, so that a
+/// 64 KiB key in all its forms would take hundreds of MiB.
+fn kind_for(bytes: usize) -> AhoCorasickKind {
+    if bytes <= 16 * 1024 { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA }
 }
 
 /// The forms in which a value is looked for.

@@ -178,6 +178,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_large_key_is_found_whole_and_by_its_lines() {
+        let line = |i: u32| format!("{i:08}-{}", "k".repeat(55));
+        let key: Vec<u8> = (0..1000).map(line).collect::<Vec<_>>().join("\n").into_bytes();
+        assert_eq!(masked(&key, &[b"<", &key[..40_000], &key[40_000..], b">"]), b"<***x***>");
+        let one = format!("[{}]", line(7));
+        assert_eq!(masked(&key, &[one.as_bytes()]), b"[***x***]");
+    }
+
     proptest! {
         /// However the stream is split: no secret comes out, and what is no secret comes out as it was.
         #[test]
