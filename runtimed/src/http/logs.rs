@@ -1,14 +1,17 @@
 //! The log of an attempt: as plain text, or followed as server-sent events whose ids are offsets.
 
+mod range;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
+use jiff::Timestamp;
 use runtimed_api::log::{LogEvent, Stream as Output};
 use runtimed_api::problem::{Code, Problem};
 use serde::Deserialize;
@@ -19,6 +22,9 @@ use super::{Refused, Shared, auth};
 use crate::daemon::Live;
 use crate::logs::{End, Position};
 
+/// Lines that `tail` counts at most.
+const MAX_TAIL: u64 = 100_000;
+
 /// What a reader asks for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +34,10 @@ pub(super) struct LogQuery {
     follow: bool,
     /// From this offset.
     offset: Option<u64>,
+    /// The last so many lines, at most 100000.
+    tail: Option<u64>,
+    /// What was written at this time or later.
+    since: Option<Timestamp>,
     /// Of this stream alone.
     stream: Option<Output>,
     /// In plain text, each line with its time.
@@ -50,11 +60,26 @@ pub(super) async fn logs(
         return Err(Problem::new(Code::NotFound, "that attempt is not on this daemon").into());
     }
     let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let from = last_seen.or(query.offset).unwrap_or(0);
+    let mut from = last_seen.or(query.offset).unwrap_or(0);
+    if let Some(lines) = query.tail {
+        let (log, stream) = (Arc::clone(&live.log), query.stream);
+        let found = tokio::task::spawn_blocking(move || log.tail(lines.min(MAX_TAIL), stream)).await;
+        let start = found.map_err(std::io::Error::other).flatten();
+        from = from.max(start.map_err(|error| unreadable(&live, &error))?);
+    }
     let events = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("text/event-stream"));
+    // A range is of the plain bytes as they are now; of anything else it would mean nothing.
+    let whole = !events && !query.follow && from == 0 && query.stream.is_none() && query.since.is_none();
+    let total = live.log.facts().bytes;
+    let range = headers.get(header::RANGE).filter(|_| whole && !query.timestamps);
+    let range = range.and_then(|range| range::parse(range.to_str().ok()?, total));
+    if let Some(range) = &range {
+        from = range.start;
+    }
+    let left = range.as_ref().map(|range| range.end - range.start);
     let reader = Reader {
         position: live.log.position(from),
         ends: live.log.ends(),
@@ -63,12 +88,26 @@ pub(super) async fn logs(
         query,
         events,
         closing: shared.closing.clone(),
+        left,
         over: false,
     };
     let content_type = if events { "text/event-stream" } else { "text/plain; charset=utf-8" };
     let body = Body::from_stream(reader.stream());
     let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, body).into_response())
+    let mut response = (headers, body).into_response();
+    if let Some(range) = range {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let last = range.end.saturating_sub(1);
+        if let Ok(value) = HeaderValue::from_str(&format!("bytes {}-{last}/{total}", range.start)) {
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+        }
+    }
+    Ok(response)
+}
+
+fn unreadable(live: &Live, error: &std::io::Error) -> Problem {
+    tracing::error!(attempt = %live.key, %error, "a log cannot be read");
+    Problem::new(Code::Internal, "the log cannot be read")
 }
 
 /// One reader. It reads at its own pace, and the writer never waits for it.
@@ -80,6 +119,8 @@ struct Reader {
     query: LogQuery,
     events: bool,
     closing: CancellationToken,
+    /// Bytes that are still wanted, of a range.
+    left: Option<u64>,
     over: bool,
 }
 
@@ -112,6 +153,11 @@ impl Reader {
             if !events.is_empty() {
                 let mut bytes = Vec::new();
                 events.iter().for_each(|event| self.show(event, &mut bytes));
+                if let Some(left) = &mut self.left {
+                    bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= bytes.len() as u64;
+                    self.over = *left == 0;
+                }
                 self.waiting.push_back(bytes);
             } else if end.closed || !self.query.follow {
                 self.over = true;
@@ -130,6 +176,9 @@ impl Reader {
 
     fn show(&self, event: &LogEvent, out: &mut Vec<u8>) {
         if self.query.stream.is_some() && event.stream.is_some() && event.stream != self.query.stream {
+            return;
+        }
+        if self.query.since.is_some_and(|since| event.at < since) {
             return;
         }
         if self.events {

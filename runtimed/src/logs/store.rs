@@ -3,6 +3,7 @@
 //! A record is written to its file before readers are told of it, so that a daemon that is killed loses no byte that a
 //! reader has seen. The format is that of [`runtimed_api::log`].
 
+use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -213,6 +214,40 @@ impl Log {
         }
     }
 
+    /// The offset where the last `lines` lines begin, of one stream or of both. It reads the whole log.
+    ///
+    /// # Errors
+    /// A segment cannot be read.
+    pub fn tail(&self, lines: u64, stream: Option<Stream>) -> io::Result<u64> {
+        let most = usize::try_from(lines).unwrap_or(usize::MAX);
+        let (mut position, mut end) = (Position::default(), 0);
+        let mut starts = VecDeque::new();
+        // Each stream has lines of its own: one may stop in the middle of a line and the other go on.
+        let mut begins = [true, true];
+        loop {
+            let events = self.read(&mut position, 0)?;
+            if events.is_empty() {
+                return Ok(if most == 0 { end } else { starts.front().copied().unwrap_or(0) });
+            }
+            for event in events {
+                let Some(of) = event.stream.filter(|of| stream.is_none_or(|wanted| wanted == *of)) else {
+                    continue;
+                };
+                let bytes = event.bytes();
+                let begin = event.next - bytes.len() as u64;
+                let fresh = &mut begins[usize::from(of == Stream::Stderr)];
+                for (at, byte) in (begin..).zip(&bytes) {
+                    if std::mem::replace(fresh, *byte == b'\n') {
+                        starts.push_back(at);
+                    }
+                }
+                let excess = starts.len().saturating_sub(most);
+                starts.drain(..excess);
+                end = event.next;
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -311,6 +346,21 @@ mod tests {
         assert_eq!(text(&read_all(&log, 0)), piece.repeat(100));
         let middle = facts.segments[1].offset;
         assert_eq!(text(&read_all(&log, middle)).len() as u64, facts.bytes - middle);
+    }
+
+    #[test]
+    fn a_tail_begins_at_a_line() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = Log::new(dir.path().join("log"), u64::MAX);
+        log.write(Stream::Stdout, b"one\ntw");
+        log.write(Stream::Stderr, b"err\n");
+        log.write(Stream::Stdout, b"o\nthree\n");
+        let tail = |lines, stream| text(&read_all(&log, log.tail(lines, stream).expect("reads")));
+        assert_eq!(tail(1, None), b"three\n");
+        assert_eq!(tail(2, None), b"err\no\nthree\n");
+        assert_eq!(tail(2, Some(Stream::Stdout)), b"twerr\no\nthree\n");
+        assert_eq!(tail(99, None), b"one\ntwerr\no\nthree\n");
+        assert_eq!(tail(0, None), b"");
     }
 
     #[test]
