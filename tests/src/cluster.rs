@@ -116,7 +116,7 @@ impl Cluster {
         }
         own(&self.state_dir(index));
         let config = format!(
-            "runtime = \"test\"\nname = \"daemon-{index}\"\nslots = {}\n{}\n[roots]\ntmp = \"{trees}/tmp\"\nhome = \"{trees}/home\"\nworkspace = \"{trees}/workspace\"\n[state]\ndir = \"{}\"\n[controller]\nurl = \"{}\"\ntoken_file = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[worker]\npath = \"{}\"\n[ceiling]\nnetwork = \"Full\"\nwatch = true\nlocalPaths = [\"/\"]\n[patches]\nrequire = \"Digest\"\n",
+            "runtime = \"test\"\nname = \"daemon-{index}\"\nslots = {}\n{}\n[roots]\ntmp = \"{trees}/tmp\"\nhome = \"{trees}/home\"\nworkspace = \"{trees}/workspace\"\n[state]\ndir = \"{}\"\n[controller]\nurl = \"{}\"\ntoken_file = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\ntokens_file = \"{base}/tokens.toml\"\nmetrics_token_file = \"{base}/person.token\"\n[worker]\npath = \"{}\"\n[ceiling]\nnetwork = \"Full\"\nwatch = true\nlocalPaths = [\"/\"]\n[patches]\nrequire = \"Digest\"\n",
             self.options.slots,
             self.options.runtime_toml,
             self.state_dir(index).display(),
@@ -124,6 +124,7 @@ impl Cluster {
             self.state.path().join("daemon.token").display(),
             binaries::path("runtimed-worker").display(),
             trees = trees.display(),
+            base = self.state.path().display(),
         );
         fs::write(self.state.path().join(format!("runtime-{index}.toml")), config).expect("written");
     }
@@ -145,6 +146,17 @@ impl Cluster {
     /// It is not running.
     pub fn daemon(&mut self, index: usize) -> &mut Server {
         self.daemons[index].as_mut().expect("the daemon runs")
+    }
+
+    /// The address of a daemon's own endpoints, as it says itself.
+    ///
+    /// # Panics
+    /// It has not said it.
+    #[must_use]
+    pub fn address(&self, index: usize) -> String {
+        let said = self.daemons[index].as_ref().expect("the daemon runs").said();
+        let (_, rest) = said.split_once("\"address\":\"http://").expect("it says its address");
+        rest.split('"').next().unwrap_or_default().to_owned()
     }
 
     /// Starts a daemon again, after it has ended.

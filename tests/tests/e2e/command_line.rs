@@ -61,6 +61,8 @@ fn an_ordinary_user_can_do_the_same() {
 
 #[test]
 fn bad_input_gets_one_sentence_and_a_documented_code() {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o1777)).expect("set");
     let dir = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| {
         fs::write(dir.path().join(name), text).expect("written");
@@ -96,12 +98,16 @@ fn bad_input_gets_one_sentence_and_a_documented_code() {
         (vec!["--server", "http://192.0.2.1:9", "get", "x"], 120, "https"),
         (vec!["local", "--", "/no/such/program"], 125, "/no/such/program"),
         (vec!["local", "--git", "https://127.0.0.1:9/r.git", "--", "true"], 125, "127.0.0.1"),
+        (vec!["local", "--git", ".", "--ref", "no-such-ref", "--", "true"], 121, "no-such-ref"),
     ] {
-        let output = runtimectl(&arguments);
+        let mut local = command(binaries::path("runtimectl"));
+        let output = local.args(&arguments).env("TMPDIR", place.path()).output().expect("it runs");
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(said.contains(expected), "{arguments:?}: {said}");
         assert!(!said.contains("panicked") && !said.contains("backtrace"), "{arguments:?}: {said}");
+        let left: Vec<_> = fs::read_dir(place.path()).expect("listed").flatten().map(|e| e.path()).collect();
+        assert_eq!(left, Vec::<std::path::PathBuf>::new(), "{arguments:?} leaves something behind");
     }
 }
 

@@ -111,6 +111,36 @@ async fn a_patch_that_does_not_apply_is_refused_with_its_rule() {
     assert!(cluster.drain().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_or_a_place_that_is_not_there_is_refused() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let repository = Repository::new(&cluster);
+    let commit = "0123456789012345678901234567890123456789";
+    for (name, reference, sub_path, rule) in [
+        ("ref", "nowhere", None, Rule::SOURCE_REF_NOT_FOUND),
+        ("commit", commit, None, Rule::SOURCE_REF_NOT_FOUND),
+        ("option", "--upload-pack=x", None, Rule::SOURCE_REF),
+        ("sub", "main", Some("nowhere"), Rule::SOURCE_SUB_PATH),
+    ] {
+        let mut run = repository.run(name, "true", "");
+        let git = run.spec.source.as_mut().and_then(|source| source.git.as_mut()).expect("a git source");
+        git.reference = Some(reference.to_owned());
+        git.sub_path = sub_path.map(str::to_owned);
+        let submission =
+            runtimed_api::session::Submission { run, secrets: std::collections::BTreeMap::new() };
+        match cluster.client.submit(&namespace(), &submission).await {
+            Ok(_) => {
+                let run = cluster.end(&name.parse().expect("a name")).await;
+                assert_eq!(phase(&run), Phase::Refused, "{name}: {:?}", run.status);
+                assert_eq!(result(&run).refusals[0].rule, rule, "{name}");
+            }
+            // The controller judges what it can see before anything is stored.
+            Err(error) => assert!(error.to_string().contains(rule.as_str()), "{name}: {error}"),
+        }
+    }
+    assert!(cluster.drain().is_empty());
+}
+
 /// A small repository that the daemons can read.
 struct Repository {
     path: std::path::PathBuf,

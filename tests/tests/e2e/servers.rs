@@ -63,6 +63,52 @@ async fn the_outcome_of_a_run_arrives_after_the_controller_is_back() {
     assert!(cluster.drain().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemons_own_endpoints_need_a_token_for_everything_but_the_probes() {
+    let cluster = Cluster::start(Options::default()).await;
+    let name = cluster.submit(shell("seen", "echo one; echo two; echo three; sleep 60", ""), &[]).await;
+    cluster.until_printed(&name).await;
+    let address = cluster.address(0);
+    let token = fs::read_to_string(&cluster.token_file).expect("a token");
+    let run = "/v1/namespaces/default/runs/seen";
+    let get = |path: &str, token: &str, extra: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).expect("connects");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{extra}\r\n"
+        );
+        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).expect("answered");
+        answer
+    };
+    for (path, status, word) in [
+        ("/healthz".to_owned(), "200", "ok"),
+        ("/readyz".to_owned(), "200", "ready"),
+        ("/metrics".to_owned(), "200", "runtimed_free_slots 1"),
+        ("/v1/posture".to_owned(), "200", "\"tier\":\"Base\""),
+        (run.to_owned(), "200", "\"step\":\"Run\""),
+        (format!("{run}/logs"), "200", "one"),
+        (format!("{run}/logs?tail=1"), "200", "three"),
+        (format!("{run}/logs?tail=x"), "400", "invalid-request"),
+        (format!("{run}/artifacts"), "404", "not-found"),
+        (format!("{run}/patch"), "404", "not-found"),
+        ("/v1/namespaces/default/runs/other".to_owned(), "404", "not-found"),
+        ("/nothing".to_owned(), "404", "not-found"),
+    ] {
+        let answer = get(&path, &token, "");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(word),
+            "{path}: {answer}"
+        );
+        let probe = path == "/healthz" || path == "/readyz" || path == "/nothing";
+        let stranger = get(&path, "a-token-of-nobody", "");
+        assert_eq!(stranger.starts_with("HTTP/1.1 401"), !probe, "{path}: {stranger}");
+    }
+    assert!(!get(&format!("{run}/logs?tail=1"), &token, "").contains("two"));
+    let range = get(&format!("{run}/logs"), &token, "Range: bytes=4-6\r\n");
+    assert!(range.starts_with("HTTP/1.1 206") && range.contains("two") && !range.contains("one"), "{range}");
+}
+
 /// Each kind of bad input to a server: one sentence, a documented exit code, no backtrace.
 #[test]
 fn a_server_that_is_told_nonsense_says_so_in_one_sentence() {
