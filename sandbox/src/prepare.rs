@@ -167,9 +167,11 @@ fn rlimits(limits: Rlimits) -> Vec<(Resource, Rlimit)> {
     ];
     let set = wanted.into_iter().filter_map(|(resource, limit)| Some((resource, limit?)));
     set.map(|(resource, limit)| {
-        let hard = rustix::process::getrlimit(resource).maximum;
-        let limit = Some(hard.map_or(limit, |hard| limit.min(hard)));
-        (resource, Rlimit { current: limit, maximum: limit })
+        let hard = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        // SIGXCPU comes at the soft limit and says what it is about, SIGKILL at the hard one does not: a second between
+        // them lets the first be seen (setrlimit(2)).
+        let beyond = if resource == Resource::Cpu { limit.saturating_add(1) } else { limit };
+        (resource, Rlimit { current: Some(limit.min(hard)), maximum: Some(beyond.min(hard)) })
     })
     .collect()
 }
