@@ -65,7 +65,8 @@ pub(crate) fn fetch(
     let commit = if policy::is_local(&source.url) {
         let local = Local::open(Path::new(&source.url))?;
         let wanted = local.find(&reference)?;
-        store::receive(&store, &wanted, |pack| local.fetch(wanted.id, depth, pack))?
+        let settings = store.path().join("packing");
+        store::receive(&store, &wanted, |pack| local.fetch(wanted.id, depth, &settings, pack))?
     } else {
         let url = https_url(source)?;
         let authorization = credential.map(|sealed| sealed.authorization(url.host())).transpose()?;

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
-use git2::{ErrorCode, ObjectType, Oid, PackBuilder, Repository};
+use git2::{Config, ConfigLevel, ErrorCode, ObjectType, Oid, PackBuilder, Repository};
 use runtimed_api::problem::Code;
 
 use super::reference::{Found, Reference, missing};
@@ -61,8 +61,19 @@ impl Local {
     }
 
     /// Writes the pack of `wanted` to `pack`, and says at which commits its history was cut.
-    pub(super) fn fetch(&self, wanted: Oid, depth: u32, pack: &mut dyn Write) -> Result<Vec<Oid>, Failure> {
+    ///
+    /// `settings` is a file that it may write.
+    pub(super) fn fetch(
+        &self,
+        wanted: Oid,
+        depth: u32,
+        settings: &Path,
+        pack: &mut dyn Write,
+    ) -> Result<Vec<Oid>, Failure> {
         let failed = |error: git2::Error| git_failure("read the repository", &error);
+        if depth > 0 {
+            self.pack_without_deltas(settings).map_err(failed)?;
+        }
         let mut builder = self.repository.packbuilder().map_err(failed)?;
         builder.set_threads(1);
         let shallow = self.history(&mut builder, wanted, depth).map_err(failed)?;
@@ -77,6 +88,16 @@ impl Local {
                 Ok(()) => failed(error),
             })?;
         Ok(shallow)
+    }
+
+    /// Looking for deltas takes most of the time, and gains nothing in a pack of one commit that is read once. libgit2 has
+    /// no switch for it; these settings leave it no window to look in. The repository's own settings no longer count.
+    fn pack_without_deltas(&self, settings: &Path) -> Result<(), git2::Error> {
+        let text = "[core]\n\tbigFileThreshold = 1\n[pack]\n\tdeltaCacheSize = 1\n\twindowMemory = 1\n";
+        std::fs::write(settings, text).map_err(|error| git2::Error::from_str(&error.to_string()))?;
+        let mut config = Config::new()?;
+        config.add_file(settings, ConfigLevel::App, true)?;
+        self.repository.set_config(&config)
     }
 
     /// Adds the commits to a depth (0 is all of them) with everything they hold. The result is the commits whose parents are left out.
