@@ -34,7 +34,7 @@ mod running;
 
 use runtimed_api::exit::Exit;
 use runtimed_api::link::{Down, Fault, Hello, Refused, Up};
-use runtimed_api::problem::Code;
+use runtimed_api::problem::{Code, Problem};
 use runtimed_sandbox::process::{self, Pid};
 use runtimed_sandbox::support::Support;
 use rustix::fs::{Mode, OFlags};
@@ -85,7 +85,7 @@ impl From<LinkError> for End {
 pub(crate) fn run() -> Exit {
     let Ok(inherited) = Inherited::take() else {
         say(
-            "there is no link on descriptor 3: runtimed starts this program itself; use `runtimectl local`, or start `runtimed`",
+            "there is no link on descriptor 3, for runtimed starts this program itself; use `runtimectl local`",
         );
         return Exit::Usage;
     };
@@ -149,9 +149,7 @@ impl Session {
             End::Link(LinkError::Closed) => return Exit::Fault,
             End::Link(error) => {
                 say(&error.to_string());
-                let Failure::Fault(problem) = Failure::fault(Code::WorkerFailed, error.to_string()) else {
-                    return Exit::Fault;
-                };
+                let problem = Problem::new(Code::WorkerFailed, error.to_string());
                 // The link may be past telling; the exit code says it as well.
                 self.events.send(&Up::Fault(Fault { problem })).unwrap_or_default();
                 return Exit::Fault;
