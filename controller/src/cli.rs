@@ -86,6 +86,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        // A stderr that nobody reads, or that is full, must not end the controller: what cannot be written is lost.
+        .log_internal_errors(false)
         .finish();
     // Tests that drive this function share one process, where the first has set it.
     drop(tracing::subscriber::set_global_default(subscriber));

@@ -16,6 +16,7 @@ use runtimed_sandbox::beneath::{self, Kind, Limits};
 use sha2::{Digest as _, Sha256};
 
 use crate::redact::{Masker, Redactor};
+use crate::room;
 
 /// Files of one Run.
 const MAX_FILES: usize = 20_000;
@@ -108,7 +109,9 @@ impl Collector<'_> {
                 continue;
             }
             let path = printable(&relative);
-            if self.names.contains(&path) {
+            if self.redactor.finds_in(path.as_bytes()) {
+                self.skip(path, "its name holds a staged secret".to_owned());
+            } else if self.names.contains(&path) {
                 self.skip(path, "the artifacts directory has a file of the same name".to_owned());
             } else if self.manifest.files.len() >= MAX_FILES {
                 self.skip(path, format!("more than {MAX_FILES} files"));
@@ -134,6 +137,8 @@ impl Collector<'_> {
             self.skip(path, format!("{} bytes are more than {MAX_FILE}", meta.size));
         } else if self.total.saturating_add(meta.size) > MAX_TOTAL {
             self.skip(path, format!("all files together are more than {MAX_TOTAL} bytes"));
+        } else if let Err(error) = room::check(&self.spool, meta.size) {
+            self.skip(path, error.to_string());
         } else if meta.size > 1 << 20 && meta.allocated.saturating_mul(16) < meta.size {
             self.skip(path, "it is sparse: most of it is holes".to_owned());
         } else {

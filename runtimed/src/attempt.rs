@@ -30,10 +30,11 @@ use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::runtime::Runtime;
-use runtimed_api::session::Lease;
+use runtimed_api::session::{Lease, Report, ReportEvent};
 use tokio_util::task::TaskTracker;
 
 use crate::daemon::{Daemon, Live, Stop};
+use crate::journal::JournalError;
 use crate::redact::Redactor;
 use accept::Accepted;
 use clock::Clock;
@@ -44,6 +45,8 @@ use workspace::Workspace;
 pub enum Slot {
     /// It can take the next Run.
     Free,
+    /// The journal takes nothing: another Run could not be accepted either.
+    Broken,
     /// Something that was staged may still be there: it must take no other.
     Quarantined,
 }
@@ -87,12 +90,15 @@ struct Attempt {
 pub async fn run(daemon: Arc<Daemon>, lease: Lease, runtime: &Arc<Runtime>, tails: &TaskTracker) -> Slot {
     let key = lease.attempt.clone();
     tracing::info!(attempt = %key, "accepted a lease");
+    let sender = Arc::clone(&daemon);
     let (mut attempt, accepted) = match accept::accept(daemon, lease, Arc::clone(runtime)).await {
         Ok(accepted) => accepted,
         Err(error) => {
-            // Nothing was promised and nothing was done: the lease runs out.
+            // Nothing was promised and nothing was done, so that this report need not outlive the daemon: without it the
+            // lease runs out.
             tracing::error!(attempt = %key, %error, "a lease was not accepted");
-            return Slot::Free;
+            sender.outbox.deliver(not_accepted(key, &error));
+            return Slot::Broken;
         }
     };
     let mut workspace = None;
@@ -151,6 +157,7 @@ impl Attempt {
         let mask = |text: &mut String| *text = self.redactor.mask_text(text);
         result.reason.as_mut().map(mask);
         result.warnings.iter_mut().for_each(mask);
+        result.uploads_incomplete.iter_mut().for_each(mask);
         result.outputs.values_mut().for_each(mask);
         for refusal in &mut result.refusals {
             mask(&mut refusal.message);
@@ -164,6 +171,16 @@ impl Attempt {
     fn key(&self) -> &AttemptKey {
         &self.live.key
     }
+}
+
+/// The report of an attempt that could not be journaled, and so never began.
+fn not_accepted(attempt: AttemptKey, error: &JournalError) -> Report {
+    let mut result = AttemptResult::bare(AttemptEnd::Fault);
+    let problem = storage("the attempt cannot be accepted", error);
+    result.reason = Some(problem.message.clone());
+    result.fault = Some(problem);
+    let event = ReportEvent::Finished(Box::new(result));
+    Report { attempt, sequence: 1, at: jiff::Timestamp::now(), event }
 }
 
 /// How an attempt that was stopped for this reason ends.

@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod outputs;
 pub mod recovery;
 pub mod redact;
+pub mod room;
 pub mod secrets;
 pub mod serve;
 pub mod session;

@@ -99,15 +99,15 @@ fn scrub_tree(tree: &Tree, open: &Attempt) -> Option<Scrub> {
 
 /// The report for an attempt whose daemon died: its Outcome if that was fixed, else that it is lost.
 fn lost(key: &AttemptKey, open: &Attempt, scrub: Option<Scrub>) -> Report {
-    let end = if open.outcome.is_some() { AttemptEnd::Completed } else { AttemptEnd::Lost };
-    let mut result = AttemptResult::bare(end);
-    match open.outcome {
+    let (outcome, end) = open.outcome.clone().unzip();
+    let mut result = AttemptResult::bare(end.unwrap_or(AttemptEnd::Lost));
+    match outcome {
         Some(_) => result.warnings.push(
             "the daemon died after the command had ended: what was not uploaded by then is lost".to_owned(),
         ),
         None => result.reason = Some("the daemon died while the attempt went on".to_owned()),
     }
-    result.outcome = open.outcome.clone();
+    result.outcome = outcome;
     result.scrub = scrub.or_else(|| open.scrub.clone());
     let event = ReportEvent::Finished(Box::new(result));
     Report { attempt: key.clone(), sequence: open.sequence + 1, at: Timestamp::now(), event }

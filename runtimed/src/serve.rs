@@ -271,7 +271,11 @@ fn environment() -> BTreeMap<String, String> {
 fn start_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A stderr that nobody reads, or that is full, must not end the daemon: what cannot be written is lost.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let started = if rustix::termios::isatty(rustix::stdio::stderr()) {
         log.compact().try_init()
     } else {

@@ -27,7 +27,7 @@ pub async fn run(
     draining: CancellationToken,
     tails: TaskTracker,
 ) {
-    let mut failures = 0;
+    let (mut failures, mut broken) = (0, 0);
     daemon.metrics.free_slots.inc();
     loop {
         let session = tokio::select! {
@@ -39,10 +39,6 @@ pub async fn run(
             },
         };
         let Some(session) = session else { continue };
-        if daemon.readiness.broken.load(Ordering::Acquire) {
-            // Without a journal nothing may be accepted.
-            break;
-        }
         let mut asking = std::pin::pin!(daemon.controller.lease(&session.id, WAIT));
         let leased = tokio::select! {
             biased;
@@ -62,6 +58,19 @@ pub async fn run(
                 failures = 0;
                 daemon.metrics.free_slots.dec();
                 let slot = attempt::run(Arc::clone(&daemon), lease, &session.runtime, &tails).await;
+                if slot == Slot::Broken {
+                    // Each Run that is leased now would end as a fault: the slot waits, and `/readyz` says so.
+                    daemon.readiness.broken.store(true, Ordering::Release);
+                    let pause = backoff(broken).max(Duration::from_secs(1));
+                    broken += 1;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = draining.cancelled() => {}
+                    }
+                } else {
+                    broken = 0;
+                }
+                daemon.readiness.broken.store(false, Ordering::Release);
                 if slot == Slot::Quarantined {
                     daemon.metrics.quarantined.inc();
                     if daemon.metrics.quarantined.get() >= i64::from(daemon.config.slots) {

@@ -18,6 +18,10 @@ impl State {
             self.dirty.remove(&runtime);
             while let Some(key) = self.index.first_ready(&runtime).cloned() {
                 let Some(slot) = self.slots.take(&runtime) else { break };
+                if !self.sessions.is_alive(&slot.session, self.parts.lease) {
+                    // Its poll is answered with nothing: if it lives it asks again.
+                    continue;
+                }
                 self.index.set_ready(&key, false);
                 self.start(key, Op::HandOut { slot, patches: None });
             }

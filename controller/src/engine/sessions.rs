@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtimed_api::ids::{AttemptKey, DaemonName, RuntimeName, SessionId};
 use runtimed_api::problem::{Code, Problem};
@@ -40,6 +41,8 @@ pub(super) struct Session {
     slots: usize,
     address: Option<String>,
     seen: Instant,
+    /// When it last renewed: a daemon that is frozen, or cut off, leaves its polls open and does not.
+    renewed: Instant,
     /// It ends: it is handed nothing more.
     draining: bool,
     renewal: Option<Renewal>,
@@ -63,6 +66,11 @@ impl Sessions {
     /// Daemons that are connected.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Whether a daemon still renews, as one does that is alive, every third of the period: nothing is handed to another.
+    pub(super) fn is_alive(&self, id: &SessionId, lease: Duration) -> bool {
+        self.by_id.get(id).is_some_and(|session| session.renewed.elapsed() < lease * 2 / 3)
     }
 
     /// The address of a daemon's own endpoints.
@@ -112,6 +120,7 @@ impl State {
             slots: usize::try_from(open.slots).unwrap_or(usize::MAX),
             address: open.address,
             seen: Instant::now(),
+            renewed: Instant::now(),
             draining: false,
             renewal: None,
             finished: VecDeque::new(),
@@ -174,6 +183,9 @@ impl State {
             Err(problem) => return answer(reply, Err(problem)),
         };
         let until = Instant::now() + self.parts.lease;
+        if let Some(session) = self.sessions.by_id.get_mut(id) {
+            session.renewed = Instant::now();
+        }
         for held in &attempts {
             let key = run_key(&held.attempt);
             let Some(active) = self.index.get_mut(&key) else { continue };

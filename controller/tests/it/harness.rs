@@ -180,6 +180,19 @@ impl Daemon {
         self.lease_within(Duration::from_secs(20)).await.expect("a lease")
     }
 
+    /// Waits for a Run as a daemon does that is alive: it renews meanwhile.
+    pub(crate) async fn lease_alive(&self) -> Lease {
+        let alive = async {
+            loop {
+                self.renew(&[]).await;
+            }
+        };
+        tokio::select! {
+            lease = self.lease() => lease,
+            () = alive => unreachable!("it renews for ever"),
+        }
+    }
+
     pub(crate) async fn lease_within(&self, wait: Duration) -> Option<Lease> {
         self.client.lease(&self.session, wait).await.expect("an answer")
     }

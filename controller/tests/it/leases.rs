@@ -27,7 +27,7 @@ async fn a_daemon_that_goes_silent_loses_its_lease_and_its_fence_is_stale() {
     let silent = server.daemon("d1", 1).await;
     let first = silent.lease().await;
     let other = server.daemon("d2", 1).await;
-    let second = other.lease().await;
+    let second = other.lease_alive().await;
     assert!(second.attempt.fence > first.attempt.fence);
     assert_eq!(second.attempt.attempt.0, 2);
 
@@ -44,6 +44,24 @@ async fn a_daemon_that_goes_silent_loses_its_lease_and_its_fence_is_stale() {
     let first = &status(&over).attempts[0];
     let reason = first.result.as_ref().and_then(|result| result.reason.as_deref());
     assert_eq!(reason, Some("daemon d1 went away: it did not renew its lease"));
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_renew_is_handed_nothing() {
+    let server = Server::start_with("300ms");
+    let alice = server.client(ALICE);
+    let frozen = server.daemon("d1", 1).await;
+    // Its poll stays open, as that of a stopped process does, past the lease period.
+    let polled = tokio::time::timeout(std::time::Duration::from_millis(400), frozen.lease()).await;
+    assert!(polled.is_err(), "nothing was submitted");
+    let polling = frozen.lease_within(std::time::Duration::from_secs(5));
+    let submitted = async {
+        alice.submit(&default(), &run("a", "")).await.expect("submitted");
+        server.daemon("d2", 1).await.lease_alive().await
+    };
+    let (nothing, lease) = tokio::join!(polling, submitted);
+    assert!(nothing.is_none());
+    assert_eq!(lease.attempt.attempt.0, 1);
 }
 
 #[tokio::test]

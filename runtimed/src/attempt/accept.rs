@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use runtimed_api::policy::{self, Granted};
+use runtimed_api::problem::Code;
 use runtimed_api::rule::{Refusal, Rule};
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::run::step::Step;
@@ -17,6 +18,9 @@ use crate::journal::{JournalError, Record};
 use crate::logs::Log;
 use crate::redact::Redactor;
 use crate::secrets::{self, Credential, Staged};
+
+/// Bytes of all secrets of a Run: each is looked for in some fourteen forms, which all take memory while it runs.
+const MAX_TOGETHER: usize = 256 * 1024;
 
 /// What was granted, and the values that it needs.
 #[derive(Debug)]
@@ -111,18 +115,23 @@ impl Attempt {
         }
         let too_many = |_| {
             runtimed_api::problem::Problem::new(
-                runtimed_api::problem::Code::SecretInvalid,
+                Code::SecretInvalid,
                 "the secrets are too many and too long to be masked together",
             )
         };
+        let mut needles: Vec<(&str, &[u8])> = Vec::new();
         for secret in &secrets {
             let name = secret.uses.first().map_or("secret", |of| of.name.as_str());
-            self.redactor.register(name, secret.value.expose()).map_err(too_many)?;
+            needles.push((name, secret.value.expose()));
         }
-        if let Some(credential) = &credential {
-            for part in credential.needles() {
-                self.redactor.register("credential", part).map_err(too_many)?;
-            }
+        needles.extend(credential.iter().flat_map(Credential::needles).map(|part| ("credential", part)));
+        if needles.iter().map(|(_, value)| value.len()).sum::<usize>() > MAX_TOGETHER {
+            let why = "the secrets of the Run are larger than 256 KiB together";
+            return Err(runtimed_api::problem::Problem::new(Code::SecretInvalid, why).into());
+        }
+        if !needles.is_empty() {
+            // Building the automaton for large keys takes a good part of a second, and nobody else waits for it.
+            tokio::task::block_in_place(|| self.redactor.register_all(&needles)).map_err(too_many)?;
         }
         Ok(Accepted { tree, granted, secrets, credential })
     }

@@ -16,6 +16,7 @@ use runtimed_sandbox::beneath::{self, BeneathError};
 
 use super::workspace::{Workspace, blocking};
 use super::{Attempt, storage};
+use crate::redact::Redactor;
 use crate::{artifacts, outputs};
 
 /// Where the patch is in the spool.
@@ -47,8 +48,8 @@ pub(super) fn patch(attempt: &mut Attempt, mut file: File, facts: Option<PatchFa
     if size != facts.size || size > most {
         return Err(Problem::new(Code::CaptureFailed, "the patch is not as long as the worker said"));
     }
-    let withheld = attempt.redactor.finds_in(&bytes).then(|| {
-        Refusal::new(Rule::PATCH_CONTAINS_SECRET, "patch", "it holds a staged secret, so it was not kept")
+    let withheld = secret_in(&attempt.redactor, &bytes).map(|why| {
+        Refusal::new(Rule::PATCH_CONTAINS_SECRET, "patch", why)
             .hint("keep the command from writing the secret into the workspace")
     });
     let digest = withheld.is_none().then(|| Digest::of(&bytes));
@@ -58,10 +59,27 @@ pub(super) fn patch(attempt: &mut Attempt, mut file: File, facts: Option<PatchFa
     Ok(())
 }
 
+/// Why a patch may not be kept for the secrets of its Run. Contents of binary files are compressed in it, so that they
+/// cannot be searched here: with a secret at hand such a patch is not kept at all.
+fn secret_in(redactor: &Redactor, patch: &[u8]) -> Option<&'static str> {
+    const BINARY: &[u8] = b"\nGIT binary patch\n";
+    if redactor.finds_in(patch) {
+        Some("it holds a staged secret, so it was not kept")
+    } else if redactor.needles().is_some() && patch.windows(BINARY.len()).any(|window| window == BINARY) {
+        Some("it changes binary files, which cannot be searched for the staged secrets, so it was not kept")
+    } else {
+        None
+    }
+}
+
 /// Reads outputs and artifacts. What cannot be read becomes a warning: the Outcome stands.
 pub(super) async fn collect(attempt: &mut Attempt, workspace: &Workspace) {
     match beneath::read_capped(workspace.home.fd(), &outputs_path(), outputs::MAX_BYTES) {
         Ok(bytes) => match outputs::parse(&bytes) {
+            Ok(outputs) if outputs.keys().any(|key| attempt.redactor.finds_in(key.as_bytes())) => {
+                let refused = "outputs were refused: a key holds a staged secret";
+                attempt.result.warnings.push(refused.to_owned());
+            }
             Ok(outputs) => attempt.result.outputs = outputs,
             Err(error) => attempt.result.warnings.push(error.to_string()),
         },

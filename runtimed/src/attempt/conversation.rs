@@ -282,12 +282,18 @@ impl Conversation {
         };
         let stop = stopped.map(|(stop, _)| stop);
         attempt.result.kill_micros = exited.kill_micros;
-        self.conclude(attempt, outcome(&exited, stop, granted)).await?;
-        Ok(stop.map_or(AttemptEnd::Completed, end_of))
+        let end = stop.map_or(AttemptEnd::Completed, end_of);
+        self.conclude(attempt, outcome(&exited, stop, granted), end).await?;
+        Ok(end)
     }
 
     /// Journals the Outcome and reports it; from here it is fixed.
-    async fn conclude(&mut self, attempt: &mut Attempt, outcome: Outcome) -> Result<(), Ended> {
+    async fn conclude(
+        &mut self,
+        attempt: &mut Attempt,
+        outcome: Outcome,
+        end: AttemptEnd,
+    ) -> Result<(), Ended> {
         attempt.result.outcome = Some(outcome.clone());
         let key = attempt.key().clone();
         let report = Report {
@@ -296,7 +302,7 @@ impl Conversation {
             at: jiff::Timestamp::now(),
             event: ReportEvent::Exited(outcome.clone()),
         };
-        let facts = vec![Record::Exited { attempt: key, outcome }];
+        let facts = vec![Record::Exited { attempt: key, outcome, end }];
         let sent = attempt.daemon.outbox.send(&attempt.daemon, facts, report).await;
         sent.map_err(|error| storage("the outcome cannot be journaled", &error))?;
         // The tree is empty, so both pipes end; only a stray could hold them open.

@@ -34,6 +34,8 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
     if attempt.result.end != AttemptEnd::Lost {
         upload(&mut attempt).await;
     }
+    // What the uploads have added is masked as well.
+    attempt.mask();
     let daemon = std::sync::Arc::clone(&attempt.daemon);
     daemon.metrics.finished(&attempt.result);
     let report = Report {
@@ -43,10 +45,9 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
         event: ReportEvent::Finished(Box::new(attempt.result.clone())),
     };
     tracing::info!(attempt = %key, end = ?attempt.result.end, "the attempt is over");
-    if let Err(error) = daemon.outbox.send(&daemon, Vec::new(), report).await {
-        // The journal is the promise: without it the daemon must not go on.
-        tracing::error!(attempt = %key, %error, "the result cannot be journaled");
-        daemon.readiness.broken.store(true, std::sync::atomic::Ordering::Release);
+    if let Err(error) = daemon.outbox.send(&daemon, Vec::new(), report.clone()).await {
+        tracing::error!(attempt = %key, %error, "the result cannot be journaled, and is lost if the daemon dies now");
+        daemon.outbox.deliver(report);
     }
     let released = match workspace {
         Some(workspace) => workspace.release().await,

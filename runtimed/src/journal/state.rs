@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use runtimed_api::ids::AttemptKey;
 use runtimed_api::run::outcome::Outcome;
-use runtimed_api::run::status::Scrub;
+use runtimed_api::run::status::{AttemptEnd, Scrub};
 use runtimed_api::session::Report;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,8 @@ pub enum Record {
         attempt: AttemptKey,
         /// How.
         outcome: Outcome,
+        /// Whether it ended by itself, or was ended and why.
+        end: AttemptEnd,
     },
     /// What was staged is gone, or could not be removed.
     Scrubbed {
@@ -72,8 +74,8 @@ pub struct Attempt {
     pub tree: Option<String>,
     /// Files that were, or were about to be, staged.
     pub staged: Vec<String>,
-    /// The Outcome, once fixed.
-    pub outcome: Option<Outcome>,
+    /// The Outcome, once fixed, and whether the command ended by itself.
+    pub outcome: Option<(Outcome, AttemptEnd)>,
     /// What became of the staged files.
     pub scrub: Option<Scrub>,
     /// Reports that are not acknowledged, by sequence.
@@ -108,7 +110,9 @@ impl State {
                 self.attempts.insert(attempt, fresh);
             }
             Record::Staging { attempt, files } => self.change(&attempt, |open| open.staged = files),
-            Record::Exited { attempt, outcome } => self.change(&attempt, |open| open.outcome = Some(outcome)),
+            Record::Exited { attempt, outcome, end } => {
+                self.change(&attempt, |open| open.outcome = Some((outcome, end)));
+            }
             Record::Scrubbed { attempt, scrub } => self.change(&attempt, |open| open.scrub = Some(scrub)),
             Record::Report(report) => {
                 let attempt = report.attempt.clone();
@@ -148,8 +152,8 @@ impl State {
             if !open.staged.is_empty() {
                 records.push(Record::Staging { attempt: attempt(), files: open.staged.clone() });
             }
-            if let Some(outcome) = &open.outcome {
-                records.push(Record::Exited { attempt: attempt(), outcome: outcome.clone() });
+            if let Some((outcome, end)) = open.outcome.clone() {
+                records.push(Record::Exited { attempt: attempt(), outcome, end });
             }
             if let Some(scrub) = &open.scrub {
                 records.push(Record::Scrubbed { attempt: attempt(), scrub: scrub.clone() });

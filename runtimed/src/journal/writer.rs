@@ -1,19 +1,20 @@
 //! The thread that owns the journal's file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
+use rustix::fs::FallocateFlags;
 use tokio::sync::oneshot;
 
 use super::format;
 use super::state::{Record, State};
 
 /// Past this many bytes the file is written anew, if what it says has become much shorter.
-const COMPACT_AT: u64 = 8 * 1024 * 1024;
+const COMPACT_AT: u64 = 4 * 1024 * 1024;
 
 /// Appends that wait for the disk; more wait at the door.
 const QUEUE: usize = 1024;
@@ -57,17 +58,29 @@ impl Journal {
         let mut state = State::default();
         match fs::read(&path) {
             Ok(bytes) => {
-                let (records, _sound) = format::read::<Record>(&bytes)
+                let (records, sound) = format::read::<Record>(&bytes)
                     .map_err(|why| JournalError::Open { path: path.clone(), why })?;
+                // A crash tears the last group of records and no more. What is cut off is kept for a person to look at.
+                if sound < bytes.len() {
+                    tracing::warn!(bytes = bytes.len() - sound, "the journal's end is torn, and cut off");
+                    fs::copy(&path, dir.join("journal.torn")).map_err(failed)?;
+                }
                 records.into_iter().for_each(|record| state.apply(record));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
         // Written anew at every start: a torn tail goes, and the file does not grow from start to start.
-        let file = rewrite(dir, &state).map_err(failed)?;
+        let (file, sound) = rewrite(dir, &state).map_err(failed)?;
         let (queue, appends) = mpsc::sync_channel(QUEUE);
-        let mut writer = Writer { dir: dir.to_owned(), file, state: state.clone(), broken: None };
+        let mut writer = Writer {
+            dir: dir.to_owned(),
+            file,
+            sound,
+            compact_at: COMPACT_AT.max(sound * 2),
+            state: state.clone(),
+            broken: None,
+        };
         thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(&appends))
@@ -98,72 +111,107 @@ impl Journal {
 struct Writer {
     dir: PathBuf,
     file: File,
+    /// The end of what is sound and promised.
+    sound: u64,
+    /// The file is written anew when it has grown past this.
+    compact_at: u64,
     state: State,
-    /// After a failed write the file's end is unknown: nothing more is promised.
+    /// After a write that could not be undone the file's end is unknown: nothing more is promised.
     broken: Option<JournalError>,
 }
 
 impl Writer {
     fn run(&mut self, appends: &mpsc::Receiver<Append>) {
         let mut bytes = Vec::new();
-        let mut waiting = Vec::new();
+        let (mut records, mut waiting) = (Vec::new(), Vec::new());
         while let Ok(first) = appends.recv() {
             bytes.clear();
             for append in std::iter::once(first).chain(appends.try_iter().take(QUEUE)) {
+                let begun = bytes.len();
                 let encoded = append.records.iter().try_for_each(|record| format::append(&mut bytes, record));
                 if let Err(why) = encoded {
-                    // A record that cannot be encoded is this append's own trouble, not the file's.
+                    // A record that cannot be encoded is this append's own trouble, not the others'.
+                    bytes.truncate(begun);
                     if let Some(done) = append.done {
                         let _gone = done.send(Err(JournalError::Write(why)));
                     }
                     continue;
                 }
-                append.records.into_iter().for_each(|record| self.state.apply(record));
+                records.extend(append.records);
                 waiting.extend(append.done);
             }
             let result = self.commit(&bytes, !waiting.is_empty());
+            if result.is_ok() {
+                records.drain(..).for_each(|record| self.state.apply(record));
+                self.compact();
+            }
+            records.clear();
             for done in waiting.drain(..) {
                 let _gone = done.send(result.clone());
             }
         }
     }
 
+    /// Puts `bytes` at the end, whole or not at all: after a full disk has room again, the journal goes on.
     fn commit(&mut self, bytes: &[u8], sync: bool) -> Result<(), JournalError> {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
-        let written =
-            self.file.write_all(bytes).and_then(|()| if sync { self.file.sync_data() } else { Ok(()) });
-        written.and_then(|()| self.compact()).map_err(|error| {
-            let broken = JournalError::Write(error.to_string());
-            self.broken = Some(broken.clone());
-            broken
-        })
+        let written = self.file.write_all_at(bytes, self.sound);
+        match written.and_then(|()| if sync { self.file.sync_data() } else { Ok(()) }) {
+            Ok(()) => {
+                self.sound += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                let failed = JournalError::Write(error.to_string());
+                if let Err(error) = self.file.set_len(self.sound).and_then(|()| self.file.sync_data()) {
+                    self.broken = Some(JournalError::Write(error.to_string()));
+                }
+                Err(failed)
+            }
+        }
     }
 
-    fn compact(&mut self) -> io::Result<()> {
-        if self.file.stream_position()? > COMPACT_AT {
-            self.file = rewrite(&self.dir, &self.state)?;
+    fn compact(&mut self) {
+        if self.sound <= self.compact_at {
+            return;
         }
-        Ok(())
+        match rewrite(&self.dir, &self.state) {
+            Ok((file, sound)) => {
+                self.file = file;
+                self.sound = sound;
+                self.compact_at = COMPACT_AT.max(sound * 2);
+            }
+            Err(error) => {
+                // The old file is as good as before, only longer.
+                tracing::warn!(%error, "the journal cannot be written anew yet");
+                self.compact_at = self.sound + COMPACT_AT;
+            }
+        }
     }
 }
 
 /// Writes the whole state as a new file in the place of the old: a crash leaves one or the other.
-fn rewrite(dir: &Path, state: &State) -> io::Result<File> {
+fn rewrite(dir: &Path, state: &State) -> io::Result<(File, u64)> {
     let mut bytes = format::MAGIC.to_vec();
     for record in state.records() {
         format::append(&mut bytes, &record).map_err(io::Error::other)?;
     }
     let fresh = dir.join("journal.new");
-    let mut file =
+    let file =
         OpenOptions::new().create(true).truncate(true).write(true).read(true).mode(0o600).open(&fresh)?;
-    file.write_all(&bytes)?;
+    // Room for what comes, taken now: a log that fills the file system must not silence the journal. Where that cannot be
+    // had, a full disk is found out at the append.
+    let reserved = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, COMPACT_AT);
+    if let Err(error) = reserved {
+        tracing::debug!(%error, "no room is reserved for the journal");
+    }
+    file.write_all_at(&bytes, 0)?;
     file.sync_all()?;
     fs::rename(&fresh, dir.join("journal"))?;
     File::open(dir)?.sync_all()?;
-    file.seek(SeekFrom::End(0))?;
-    Ok(file)
+    Ok((file, bytes.len() as u64))
 }
 
 #[cfg(test)]
@@ -179,6 +227,23 @@ mod tests {
             attempt: AttemptNumber(1),
             fence: Fence(fence),
         }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_the_append_and_not_the_journal() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, sound) = rewrite(dir.path(), &State::default()).expect("made");
+        let path = dir.path().to_owned();
+        let mut writer =
+            Writer { dir: path, file, sound, compact_at: u64::MAX, state: State::default(), broken: None };
+        // A descriptor that takes nothing, as a full disk does.
+        let whole = std::mem::replace(&mut writer.file, File::open("/dev/null").expect("opens"));
+        assert!(writer.commit(b"lost", true).is_err());
+        writer.broken = None;
+        writer.file = whole;
+        writer.commit(b"kept", true).expect("goes on");
+        let bytes = fs::read(dir.path().join("journal")).expect("reads");
+        assert_eq!(bytes, [&format::MAGIC[..], b"kept"].concat());
     }
 
     #[tokio::test]
@@ -198,8 +263,13 @@ mod tests {
         let (_journal, state) = Journal::open(dir.path()).expect("opens again");
         assert_eq!(state.attempts.len(), 3);
         assert_eq!(state.attempts[&key(2)].staged, ["token"]);
+        // A torn end is cut off, and kept aside.
+        let mut torn = fs::read(dir.path().join("journal")).expect("reads");
+        torn.extend_from_slice(b"half a record");
+        fs::write(dir.path().join("journal"), torn).expect("written");
         // The rewritten file says the same.
         let (_journal, again) = Journal::open(dir.path()).expect("opens a third time");
         assert_eq!(again, state);
+        assert!(dir.path().join("journal.torn").exists());
     }
 }

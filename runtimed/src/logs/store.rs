@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use runtimed_api::log::{self, Body, HEADER_BYTES, LogEvent, MAX_RECORD_BYTES, Record, Stream};
 use tokio::sync::watch;
 
+use crate::room;
+
 /// Past this many bytes a new segment is begun.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -277,6 +279,7 @@ impl Inner {
         let full = self.segments.last().is_none_or(|segment| segment.stored >= SEGMENT_BYTES);
         if full || self.file.is_none() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            room::check(dir, SEGMENT_BYTES)?;
             let path = dir.join(format!("{:020}", self.offset));
             let mut file =
                 OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;

@@ -1,5 +1,6 @@
 //! What is looked for: each secret in the encodings that programs print by accident.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -46,18 +47,31 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Looks for `value` from now on, and masks it as `***name***`.
+    /// Looks for a value from now on, and masks it as `***name***`.
     ///
     /// # Errors
     /// The automaton cannot be built: there are more secrets than it takes.
     pub fn register(&self, name: &str, value: &[u8]) -> Result<(), aho_corasick::BuildError> {
-        let mask: Arc<[u8]> = format!("***{name}***").into_bytes().into();
+        self.register_all(&[(name, value)])
+    }
+
+    /// Looks for all of these from now on: one automaton is built for all, which for large keys takes a while.
+    ///
+    /// # Errors
+    /// As for [`Redactor::register`].
+    pub fn register_all(&self, secrets: &[(&str, &[u8])]) -> Result<(), aho_corasick::BuildError> {
         let mut shared = self.shared.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for needle in encodings(value) {
-            if !shared.known.iter().any(|(known, _)| **known == *needle) {
-                shared.known.push((needle, Arc::clone(&mask)));
+        let mut seen: HashSet<Vec<u8>> = shared.known.iter().map(|(known, _)| known.to_vec()).collect();
+        for (name, value) in secrets {
+            let mask: Arc<[u8]> = format!("***{name}***").into_bytes().into();
+            for needle in encodings(value) {
+                if seen.insert(needle.to_vec()) {
+                    shared.known.push((needle, Arc::clone(&mask)));
+                }
             }
         }
+        // The copies are wiped like the values.
+        seen.into_iter().for_each(|copy| drop(Zeroizing::new(copy)));
         let (patterns, masks): (Vec<_>, Vec<_>) = shared.known.iter().cloned().unzip();
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
