@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use runtimed_api::digest::Digest;
@@ -35,9 +36,17 @@ const SNIFF: usize = 8000;
 
 /// Collects the artifacts of a workspace tree into `spool`, one file per distinct content, named by its digest.
 ///
+/// When `enough` is set it stops where it is, and the manifest says so.
+///
 /// # Errors
 /// The spool cannot be written. What cannot be read is skipped, with its reason.
-pub fn collect(tree: impl AsFd, globs: &[String], redactor: &Redactor, spool: &Path) -> io::Result<Manifest> {
+pub fn collect(
+    tree: impl AsFd,
+    globs: &[String],
+    redactor: &Redactor,
+    spool: &Path,
+    enough: &AtomicBool,
+) -> io::Result<Manifest> {
     let mut collector = Collector {
         manifest: Manifest::default(),
         names: HashSet::new(),
@@ -45,6 +54,7 @@ pub fn collect(tree: impl AsFd, globs: &[String], redactor: &Redactor, spool: &P
         total: 0,
         redactor,
         spool: spool.to_owned(),
+        enough,
     };
     let everything = |_: &Path| true;
     collector.walk(&tree, layout::ARTIFACTS, &everything)?;
@@ -55,6 +65,11 @@ pub fn collect(tree: impl AsFd, globs: &[String], redactor: &Redactor, spool: &P
         }
     }
     collector.manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
+    if enough.load(Ordering::Relaxed) {
+        let reason =
+            "the rest was not collected: the time for it ran out, or the daemon was shut down".to_owned();
+        collector.manifest.skipped.push(Skipped { path: "…".to_owned(), reason });
+    }
     if collector.unlisted > 0 {
         let reason = format!("{} more files were skipped", collector.unlisted);
         collector.manifest.skipped.push(Skipped { path: "…".to_owned(), reason });
@@ -82,6 +97,7 @@ struct Collector<'a> {
     total: u64,
     redactor: &'a Redactor,
     spool: PathBuf,
+    enough: &'a AtomicBool,
 }
 
 impl Collector<'_> {
@@ -95,6 +111,9 @@ impl Collector<'_> {
             }
         };
         for entry in walk {
+            if self.enough.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -149,6 +168,7 @@ impl Collector<'_> {
                     self.names.insert(path.clone());
                     self.manifest.files.push(Artifact { path, digest, size, content_type, redacted });
                 }
+                Copied::Enough => {}
                 Copied::Secret => {
                     self.skip(path, "it is no text and holds a staged secret".to_owned());
                 }
@@ -168,6 +188,9 @@ impl Collector<'_> {
         let mut out = Vec::new();
         // One byte more than was promised ends it: a file that grows is not chased.
         while read <= size {
+            if self.enough.load(Ordering::Relaxed) {
+                return Ok(Copied::Enough);
+            }
             let count = match from.read(&mut buffer) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -213,6 +236,7 @@ impl Collector<'_> {
 enum Copied {
     Kept { digest: Digest, size: u64, text: bool, redacted: bool },
     Secret,
+    Enough,
 }
 
 /// A path as text; bytes that are no UTF-8, and `%`, as `%XX`.
@@ -282,7 +306,9 @@ mod tests {
         let redactor = Redactor::default();
         redactor.register("x", b"hunter22hunter22").expect("registers");
         let tree = File::open(dir.path()).expect("opens");
-        let manifest = collect(&tree, &["dist/**".to_owned()], &redactor, spool.path()).expect("collects");
+        let manifest =
+            collect(&tree, &["dist/**".to_owned()], &redactor, spool.path(), &AtomicBool::new(false))
+                .expect("collects");
         let kept: Vec<_> = manifest.files.iter().map(|file| (file.path.as_str(), file.redacted)).collect();
         assert_eq!(kept, [("dist/app", false), ("plain", true)]);
         let bytes = fs::read(spool.path().join(manifest.files[1].digest.hex())).expect("spooled");

@@ -168,6 +168,16 @@ impl Live {
         *self.stop.borrow()
     }
 
+    /// Returns when what is still to be collected is not wanted any more, or not waited for: the daemon ends, or the
+    /// lease is lost.
+    pub async fn hurried(&self) {
+        let mut stops = self.stop.subscribe();
+        let hurries = |stop: &Option<Stop>| matches!(stop, Some(Stop::Drain | Stop::LeaseLost));
+        if stops.wait_for(hurries).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn now(&self) -> Now {

@@ -148,6 +148,30 @@ impl Cluster {
         self.daemons[index].as_mut().expect("the daemon runs")
     }
 
+    /// The configuration of a daemon.
+    #[must_use]
+    pub fn config(&self, index: usize) -> PathBuf {
+        self.state.path().join(format!("runtime-{index}.toml"))
+    }
+
+    /// The files of daemons and controller, and of the trees, that hold these bytes.
+    ///
+    /// # Panics
+    /// A file cannot be read.
+    #[must_use]
+    pub fn files_with(&self, bytes: &[u8]) -> Vec<PathBuf> {
+        let mut pending = vec![self.state.path().to_owned(), self.trees.path().to_owned()];
+        let mut found = Vec::new();
+        while let Some(path) = pending.pop() {
+            if path.is_dir() {
+                pending.extend(fs::read_dir(&path).expect("listed").flatten().map(|entry| entry.path()));
+            } else if fs::read(&path).expect("read").windows(bytes.len()).any(|window| window == bytes) {
+                found.push(path);
+            }
+        }
+        found
+    }
+
     /// The address of a daemon's own endpoints, as it says itself.
     ///
     /// # Panics

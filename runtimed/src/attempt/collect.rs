@@ -5,6 +5,8 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use runtimed_api::digest::Digest;
 use runtimed_api::link::{PatchFacts, layout};
@@ -21,6 +23,9 @@ use crate::{artifacts, outputs};
 
 /// Where the patch is in the spool.
 pub(super) const PATCH: &str = "patch";
+
+/// How long artifacts may be collected.
+const COLLECT: Duration = Duration::from_secs(600);
 
 /// The spool of an attempt, made when it is needed.
 pub(super) fn spool(attempt: &Attempt) -> Result<&Path, Problem> {
@@ -100,7 +105,15 @@ async fn collect_artifacts(attempt: &mut Attempt, workspace: &Workspace) -> Resu
     let place = spool(attempt)?.to_owned();
     let tree = workspace.workspace.fd().try_clone_to_owned().map_err(|error| failed(&error))?;
     let redactor = attempt.redactor.clone();
-    let manifest = blocking(move || artifacts::collect(&tree, &globs, &redactor, &place)).await?;
+    let enough = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&enough);
+    let mut collecting =
+        std::pin::pin!(blocking(move || artifacts::collect(&tree, &globs, &redactor, &place, &told)));
+    let manifest = tokio::select! {
+        manifest = &mut collecting => manifest,
+        () = attempt.live.hurried() => stop(&enough, collecting).await,
+        () = tokio::time::sleep(COLLECT) => stop(&enough, collecting).await,
+    }?;
     let manifest = manifest.map_err(|error| failed(&error))?;
     if manifest.files.is_empty() && manifest.skipped.is_empty() {
         return Ok(());
@@ -108,6 +121,12 @@ async fn collect_artifacts(attempt: &mut Attempt, workspace: &Workspace) -> Resu
     attempt.result.artifacts = Some(summary(&manifest, &attempt.live.spool)?);
     attempt.live.set(|now| now.manifest = Some(Arc::new(manifest)));
     Ok(())
+}
+
+/// Has the collection stop, which it does between two pieces of a file, and waits for that.
+async fn stop<T>(enough: &AtomicBool, collecting: impl Future<Output = T>) -> T {
+    enough.store(true, Ordering::Relaxed);
+    collecting.await
 }
 
 /// Writes the manifest into the spool, under its digest like every other blob.

@@ -325,7 +325,10 @@ impl Conversation {
         let failed = |why: String| Problem::new(Code::CaptureFailed, why);
         let frame = Down::Capture(capture);
         self.worker.link.send(&frame, Some(file.as_fd())).await.map_err(|error| failed(error.to_string()))?;
-        let up = tokio::time::timeout(CAPTURE, self.worker.link.receive()).await;
+        let up = tokio::select! {
+            up = tokio::time::timeout(CAPTURE, self.worker.link.receive()) => up,
+            () = attempt.live.hurried() => return Err(failed("the daemon was shut down".to_owned())),
+        };
         let up = up.map_err(|_| failed(format!("it took longer than {} s", CAPTURE.as_secs())))?;
         match up.map_err(|error| failed(error.to_string()))? {
             Some(Up::Captured(captured)) => {

@@ -95,11 +95,36 @@ async fn a_submitted_secret_reaches_the_command_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_patch_that_holds_a_secret_is_withheld() {
     let mut cluster = Cluster::start(Options::default()).await;
-    let run = shell("carry", "cat $RUNTIMED_SECRET_LLM_FILE > in-the-tree", "secrets: [{ name: llm }]");
+    for (name, line) in [
+        ("text", "cat $RUNTIMED_SECRET_LLM_FILE > in-the-tree"),
+        ("binary", "printf 'x\\0%s' $(cat $RUNTIMED_SECRET_LLM_FILE) > in-the-tree"),
+        ("name", "touch $(cat $RUNTIMED_SECRET_LLM_FILE)"),
+        ("link", "ln -s $(cat $RUNTIMED_SECRET_LLM_FILE) in-the-tree"),
+    ] {
+        let run = shell(name, line, "secrets: [{ name: llm }]");
+        let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
+        let run = cluster.end(&name).await;
+        let patch = result(&run).patch.clone().expect("a patch");
+        assert_eq!(patch.digest, None, "{name}");
+        assert_eq!(patch.withheld.map(|refusal| refusal.rule), Some(Rule::PATCH_CONTAINS_SECRET));
+    }
+    assert!(cluster.drain().is_empty());
+    assert_eq!(cluster.files_with(b"a-submitted-value"), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_name_or_a_key_goes_nowhere() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = "T=$(cat $RUNTIMED_SECRET_LLM_FILE); echo x > $RUNTIMED_ARTIFACTS_DIR/$T; ln -s x $RUNTIMED_ARTIFACTS_DIR/l-$T; echo $T=1 > $RUNTIMED_OUTPUTS; mkdir d; echo $T > d/$T";
+    let run = shell("named", line, "secrets: [{ name: llm }]\nartifacts: { paths: [\"d/**\"] }");
     let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
     let run = cluster.end(&name).await;
-    let patch = result(&run).patch.clone().expect("a patch");
-    assert_eq!(patch.digest, None);
-    assert_eq!(patch.withheld.map(|refusal| refusal.rule), Some(Rule::PATCH_CONTAINS_SECRET));
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert!(result(&run).outputs.is_empty());
+    let artifacts = result(&run).artifacts.clone().expect("a list");
+    assert_eq!((artifacts.count, artifacts.skipped), (0, 3));
+    let shown = serde_json::to_string(&run).expect("JSON");
+    assert!(!shown.contains("a-submitted-value"), "{shown}");
     assert!(cluster.drain().is_empty());
+    assert_eq!(cluster.files_with(b"a-submitted-value"), Vec::<std::path::PathBuf>::new());
 }

@@ -109,6 +109,27 @@ async fn the_daemons_own_endpoints_need_a_token_for_everything_but_the_probes() 
     assert!(range.starts_with("HTTP/1.1 206") && range.contains("two") && !range.contains("one"), "{range}");
 }
 
+/// Whoever starts a daemon may die, and with it whatever reads what the daemon says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_words_nobody_reads_ends_in_order() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let config = cluster.config(0);
+    assert!(cluster.drain().is_empty());
+    let mut start = command(binaries::path("runtimed"));
+    start.args(["serve", "--until-stdin-closes", "--config"]).arg(config);
+    let piped = std::process::Stdio::piped;
+    let mut daemon = start.stdin(piped()).stderr(piped()).spawn().expect("it starts");
+    drop(daemon.stderr.take());
+    let run = shell("unheard", "echo up; sleep 60", "secrets: [{ name: llm }]");
+    let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
+    cluster.until_printed(&name).await;
+    drop(daemon.stdin.take());
+    let status = tokio::task::spawn_blocking(move || daemon.wait()).await.expect("waits").expect("its child");
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(cluster.left_in_roots(), Vec::<std::path::PathBuf>::new());
+    assert!(cluster.files_with(b"a-submitted-value").is_empty());
+}
+
 /// Each kind of bad input to a server: one sentence, a documented exit code, no backtrace.
 #[test]
 fn a_server_that_is_told_nonsense_says_so_in_one_sentence() {
