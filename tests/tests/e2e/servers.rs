@@ -114,6 +114,8 @@ async fn the_daemons_own_endpoints_need_a_token_for_everything_but_the_probes() 
 async fn a_daemon_whose_words_nobody_reads_ends_in_order() {
     let mut cluster = Cluster::start(Options::default()).await;
     let config = cluster.config(0);
+    // Served once, it is sure to hear a signal.
+    cluster.run(shell("first", "true", "")).await;
     assert!(cluster.drain().is_empty());
     let mut start = command(binaries::path("runtimed"));
     start.args(["serve", "--until-stdin-closes", "--config"]).arg(config);
