@@ -56,8 +56,6 @@ pub struct Support {
     pub landlock_errata: u32,
     /// Whether system call filters can be installed.
     pub seccomp: Result<(), Missing>,
-    /// Whether user namespaces can be made, found by making one.
-    pub user_namespaces: Result<(), Missing>,
     /// The kernel's release, for people.
     pub kernel: String,
     /// The architecture whose system call numbers a filter has to name.
@@ -98,7 +96,6 @@ impl Support {
             landlock: version.map(|version| u8::try_from(version).unwrap_or(u8::MAX)),
             landlock_errata: sys::landlock_version(ERRATA).unwrap_or(0),
             seccomp: sys::seccomp_filters().map_err(Missing::from),
-            user_namespaces: sys::user_namespace().map_err(Missing::from),
             kernel: uname.release().to_string_lossy().into_owned(),
             architecture: Architecture::OURS,
             mounts: mount_points(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
@@ -110,6 +107,15 @@ impl Support {
     pub fn landlock_abi(&self) -> u8 {
         self.landlock.unwrap_or(0)
     }
+}
+
+/// Whether user namespaces can be made, found by making one. Not a part of [`Support::probe`], which every worker asks:
+/// making one costs a quarter of a millisecond, and on a busy machine many times that.
+///
+/// # Errors
+/// Why they cannot.
+pub fn user_namespaces() -> Result<(), Missing> {
+    sys::user_namespace().map_err(Missing::from)
 }
 
 /// The fifth field of each line of mountinfo, with its octal escapes undone. See `proc_pid_mountinfo(5)`.

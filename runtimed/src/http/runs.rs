@@ -18,6 +18,12 @@ pub(super) async fn posture(State(shared): State<Shared>, headers: HeaderMap) ->
     auth::person(&shared.daemon, &headers)?;
     let daemon = &shared.daemon;
     let support = runtimed_sandbox::support::Support::probe();
+    let namespaces = tokio::task::spawn_blocking(runtimed_sandbox::support::user_namespaces).await;
+    let namespaces = match namespaces {
+        Ok(Ok(())) => "allowed".to_owned(),
+        Ok(Err(missing)) => missing.to_string(),
+        Err(_) => "not known".to_owned(),
+    };
     let media = |root: &runtimed_sandbox::tree::Root| root.medium().to_string();
     let posture = json!({
         "daemon": daemon.name,
@@ -27,6 +33,7 @@ pub(super) async fn posture(State(shared): State<Shared>, headers: HeaderMap) ->
         "tier": "Base",
         "profile": daemon.config.ceiling.profile,
         "landlockAbi": support.landlock_abi(),
+        "userNamespaces": namespaces,
         "stagingMedium": media(&daemon.roots.tmp),
         "ready": daemon.readiness.is_ready(),
     });
