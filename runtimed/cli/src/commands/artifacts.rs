@@ -80,7 +80,9 @@ async fn save_all(
     output: &Output,
 ) -> Result<(), Failure> {
     for file in files {
-        let to = dir.join(inside(&file.path)?);
+        let relative = inside(&file.path)?;
+        no_links(dir, &relative)?;
+        let to = dir.join(relative);
         save(session, run, file, &to).await?;
         output.note("saved", &format!("{} ({})", to.display(), size(file.size)));
     }
@@ -120,6 +122,23 @@ fn inside(path: &str) -> Result<PathBuf, Failure> {
         )));
     }
     Ok(relative.to_owned())
+}
+
+/// A link that lies in the destination must not lead a Run's file elsewhere. The destination itself may be one: a person
+/// named it.
+fn no_links(dir: &Path, relative: &Path) -> Result<(), Failure> {
+    let mut place = dir.to_owned();
+    for component in relative.parent().into_iter().flat_map(Path::components) {
+        place.push(component);
+        if fs::symlink_metadata(&place).is_ok_and(|found| found.is_symlink()) {
+            let shown = one_line(&place.to_string_lossy());
+            return Err(Failure::usage(format!(
+                "{shown} is a symbolic link, which would lead the file elsewhere"
+            ))
+            .hint("give -o an empty directory"));
+        }
+    }
+    Ok(())
 }
 
 /// Writes beside the destination first, so that a broken download leaves nothing there.
@@ -164,6 +183,16 @@ async fn fetch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_the_destination_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/tmp", dir.path().join("d")).unwrap();
+        fs::create_dir(dir.path().join("e")).unwrap();
+        assert!(no_links(dir.path(), Path::new("d/f")).is_err());
+        assert!(no_links(dir.path(), Path::new("e/d/f")).is_ok());
+        assert!(no_links(dir.path(), Path::new("f")).is_ok());
+    }
 
     #[test]
     fn a_path_stays_inside() {
