@@ -50,7 +50,8 @@ async fn a_daemon_that_goes_silent_loses_its_lease_and_its_fence_is_stale() {
 async fn a_daemon_that_does_not_renew_is_handed_nothing() {
     let server = Server::start_with("300ms");
     let alice = server.client(ALICE);
-    let frozen = server.daemon("d1", 1).await;
+    // A second slot: the first poll, given up below, may still count when the next one comes.
+    let frozen = server.daemon("d1", 2).await;
     // Its poll stays open, as that of a stopped process does, past the lease period.
     let polled = tokio::time::timeout(std::time::Duration::from_millis(400), frozen.lease()).await;
     assert!(polled.is_err(), "nothing was submitted");
