@@ -182,6 +182,8 @@ fn term() -> Result<(), Errno> {
     process::become_subreaper()?;
     let mut spared = shell("exec sleep 1000")?;
     let mut command = started("sleep 1000 >/dev/null & (setsid sleep 1000 >/dev/null &); echo ready; wait")?;
+    // TERM goes once to each that is there: a process that is still being forked would only learn of it by KILL.
+    await_sleepers(3)?;
     let killed = process::kill_descendants(&KillTree {
         except: &[spared.pid()],
         unreaped: &[command.pid()],
@@ -194,6 +196,22 @@ fn term() -> Result<(), Errno> {
     require(spared.try_wait()?.is_none())?;
     spared.signal(process::Signal::KILL)?;
     spared.wait().map(drop)
+}
+
+/// Waits until so many processes below this one are `sleep` and nothing on its way to it.
+fn await_sleepers(count: usize) -> Result<(), Errno> {
+    let begun = std::time::Instant::now();
+    let sleeps = |pid: &process::Pid| {
+        let comm = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid()));
+        comm.is_ok_and(|comm| comm.trim_end() == "sleep")
+    };
+    while process::descendants(rustix::process::getpid(), &[]).iter().filter(|pid| sleeps(pid)).count()
+        < count
+    {
+        require(begun.elapsed() < Duration::from_secs(20))?;
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 fn strays() -> Result<(), Errno> {

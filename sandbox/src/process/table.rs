@@ -58,19 +58,46 @@ impl Held {
     }
 }
 
-/// Signals every process below `top`, parents before their children, and says how many there were.
+/// Signals every process below `top` once, and says how many there were.
+///
+/// Listed first and signalled then: a parent that ends at the signal hands its children over, and a walk that signals as it
+/// goes would look for them where they are not any more. What was forked or handed over meanwhile is found by looking
+/// again; a storm that goes on forking is left to KILL.
 pub(super) fn signal_below(top: Pid, except: &[Pid], signals: &[Signal]) -> u32 {
     let ours = rustix::process::getpid();
-    let told = walk(top, except, |pid, parent| {
-        let Some(process) = Held::new(pid, parent, ours) else { return false };
-        for signal in signals {
-            // One that has ended meanwhile needs no signal, and one out of reach shows as a survivor.
-            process.signal(*signal).unwrap_or_default();
+    let mut told = HashSet::new();
+    for _ in 0..ROUNDS {
+        let mut fresh = Vec::new();
+        walk(top, except, |pid, parent| {
+            if !told.contains(&pid) {
+                fresh.push((pid, parent));
+            }
+            true
+        });
+        // A large tree may be a storm, which would grow for as long as it is told to end.
+        if fresh.is_empty() || told.len() >= CAUGHT_UP {
+            break;
         }
-        true
-    });
+        let held: Vec<_> =
+            fresh.iter().map(|(pid, parent)| (*pid, Held::new(*pid, *parent, ours))).take(HELD_CAP).collect();
+        for (pid, process) in held {
+            // One that was handed over in between is found under its new parent.
+            let Some(process) = process else { continue };
+            for signal in signals {
+                // One that has ended meanwhile needs no signal, and one out of reach shows as a survivor.
+                process.signal(*signal).unwrap_or_default();
+            }
+            told.insert(pid);
+        }
+    }
     u32::try_from(told.len()).unwrap_or(u32::MAX)
 }
+
+/// Looks at a tree that is being signalled: two for what changed during the first, and not more, for a storm grows.
+const ROUNDS: usize = 3;
+
+/// A tree of this many processes is looked at once.
+const CAUGHT_UP: usize = 64;
 
 /// Stops every process below `top`, then kills them.
 ///
