@@ -147,11 +147,12 @@ fn started(script: &str) -> Result<runtimed_sandbox::spawn::Child, Errno> {
     Ok(child)
 }
 
-/// A tree of sessions, double forks, stopped and stubborn processes, and one that goes on forking.
+/// A tree of sessions, double forks, stopped and stubborn processes, and some that go on forking; all of it ends by itself in
+/// a minute, whatever becomes of the test.
 const STORM: &str = "trap '' TERM
     for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        setsid sleep 1000 >/dev/null & (sleep 1000 >/dev/null &) ; sleep 1000 >/dev/null & kill -STOP $!
-        (setsid sh -c 'trap \"\" TERM; while :; do (sleep 1000 &); sleep 0.001; done' >/dev/null &)
+        setsid sleep 60 >/dev/null & (sleep 60 >/dev/null &) ; sleep 60 >/dev/null & kill -STOP $!
+        (setsid sh -c 'trap \"\" TERM; n=0; while [ $n -lt 300 ]; do n=$((n+1)); (sleep 60 &); sleep 0.001; done; sleep 60' >/dev/null &)
     done
     echo ready; wait";
 
