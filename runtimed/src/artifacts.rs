@@ -304,7 +304,7 @@ mod tests {
         .expect("made");
         File::create(at("sparse")).expect("made").set_len(8 << 30).expect("grown");
         let redactor = Redactor::default();
-        redactor.register("x", b"hunter22hunter22").expect("registers");
+        redactor.register(&[("x", b"hunter22hunter22")]).expect("registers");
         let tree = File::open(dir.path()).expect("opens");
         let manifest =
             collect(&tree, &["dist/**".to_owned()], &redactor, spool.path(), &AtomicBool::new(false))

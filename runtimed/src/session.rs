@@ -27,8 +27,8 @@ pub struct Current {
 /// Keeps a Session for ever. `address` is where the daemon's endpoints are.
 pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Option<Current>>) {
     let mut failures = 0;
-    // Leases that were handed out in an earlier Session hold until this moment, whatever happens to Sessions.
-    let mut held_until: Option<Instant> = None;
+    // Until when attempts may go on without another renewal, whatever happens to Sessions.
+    let mut safe_until: Option<Instant> = None;
     loop {
         let opened = open(daemon, &address).await;
         let error = match opened {
@@ -37,7 +37,11 @@ pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Opti
                 tracing::info!(session = %session.id, "connected to the controller");
                 daemon.readiness.connected.store(true, Ordering::Release);
                 current.send_replace(Some(session.clone()));
-                let error = renew(daemon, &session, &mut held_until).await;
+                if daemon.attempts.held().is_empty() {
+                    // Nothing is held yet: what is handed out from now on holds for longer than this.
+                    safe_until = Some(safe_after(Instant::now(), session.lease));
+                }
+                let error = renew(daemon, &session, &mut safe_until).await;
                 daemon.readiness.connected.store(false, Ordering::Release);
                 current.send_replace(None);
                 error
@@ -47,7 +51,7 @@ pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Opti
         let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
         failures += 1;
         tracing::warn!(%error, ?pause, "no session with the controller");
-        give_up_if_due(daemon, held_until, pause).await;
+        give_up_if_due(daemon, safe_until, pause).await;
     }
 }
 
@@ -65,17 +69,16 @@ async fn open(daemon: &Daemon, address: &str) -> Result<Current, ClientError> {
 }
 
 /// Renews until the Session is over, and says why.
-async fn renew(daemon: &Daemon, session: &Current, held_until: &mut Option<Instant>) -> ClientError {
+async fn renew(daemon: &Daemon, session: &Current, safe_until: &mut Option<Instant>) -> ClientError {
     let mut failures = 0;
     loop {
         let sent = Instant::now();
         let request = Renew { attempts: daemon.attempts.held() };
-        // The answer may take a third of the period; a request that takes two is lost.
-        let patience = session.lease * 2 / 3;
+        let patience = patience(sent, *safe_until, session.lease);
         let error = match daemon.controller.renew(&session.id, &request, patience).await {
             Ok(renewed) => {
                 failures = 0;
-                *held_until = Some(sent + session.lease);
+                *safe_until = Some(safe_after(sent, session.lease));
                 for order in renewed.orders {
                     if let Some(live) = daemon.attempts.get(&order.attempt) {
                         live.stop(match order.order {
@@ -96,22 +99,30 @@ async fn renew(daemon: &Daemon, session: &Current, held_until: &mut Option<Insta
         tracing::warn!(%error, "a renewal failed");
         let pause = backoff(failures).min(session.lease / 6);
         failures += 1;
-        give_up_if_due(daemon, *held_until, pause).await;
+        give_up_if_due(daemon, *safe_until, pause).await;
     }
 }
 
-/// Waits `pause`, and gives every attempt up when its lease can be held no longer: before the controller, which counts
-/// from when the renewal arrived, may hand the Run on.
-async fn give_up_if_due(daemon: &Daemon, held_until: Option<Instant>, pause: Duration) {
+/// Until when attempts are safe after a renewal that was sent then: the controller counts the period from when the
+/// renewal arrived, which is later, and a sixth of it is left for ending them.
+fn safe_after(sent: Instant, lease: Duration) -> Instant {
+    sent + lease - (lease / 6).min(Duration::from_secs(2))
+}
+
+/// How long to wait for the answer to a renewal, which takes a third of the period where all is well: not longer than
+/// attempts are safe, for a connection that has died without a word must not outlast them.
+fn patience(now: Instant, safe_until: Option<Instant>, lease: Duration) -> Duration {
+    let most = lease * 2 / 3;
+    safe_until.map_or(most, |until| until.saturating_duration_since(now).min(most)).max(lease / 6)
+}
+
+/// Waits `pause`, and gives every attempt up when it is not safe any more: before the controller may hand the Run on.
+async fn give_up_if_due(daemon: &Daemon, safe_until: Option<Instant>, pause: Duration) {
     let wake = Instant::now() + pause;
-    if let Some(until) = held_until {
-        let margin = Duration::from_secs(2).min(until.saturating_duration_since(Instant::now()) / 4);
-        let due = until.checked_sub(margin).unwrap_or(until);
-        if due <= wake {
-            tokio::time::sleep_until(due.into()).await;
-            for live in daemon.attempts.all() {
-                live.stop(Stop::LeaseLost);
-            }
+    if let Some(due) = safe_until.filter(|due| *due <= wake) {
+        tokio::time::sleep_until(due.into()).await;
+        for live in daemon.attempts.all() {
+            live.stop(Stop::LeaseLost);
         }
     }
     tokio::time::sleep_until(wake.into()).await;
@@ -129,4 +140,29 @@ pub fn backoff(failures: u32) -> Duration {
         Err(_) => 1.0,
     };
     Duration::from_millis(10) + most.mul_f64(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A renewal is sent, answered after a third of the period, and the next one meets a connection that is dead.
+    #[test]
+    fn a_dead_connection_is_given_up_before_the_lease_runs_out() {
+        for lease in [300, 2000, 15_000, 600_000].map(Duration::from_millis) {
+            let sent = Instant::now();
+            let safe_until = safe_after(sent, lease);
+            let next = sent + lease / 3;
+            let patience = patience(next, Some(safe_until), lease);
+            assert!(patience > lease / 3, "{lease:?}: the answer of a good connection is waited for");
+            let known = next + patience;
+            assert!(known.max(safe_until) < sent + lease, "{lease:?}: the controller waits longer");
+        }
+    }
+
+    #[test]
+    fn the_wait_grows_and_is_bounded() {
+        assert!((0..200).all(|failures| backoff(failures) <= Duration::from_secs(31)));
+        assert!((0..50).all(|_| backoff(0) <= Duration::from_millis(110)));
+    }
 }

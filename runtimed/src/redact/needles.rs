@@ -47,19 +47,12 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Looks for a value from now on, and masks it as `***name***`.
+    /// Looks for each of these values from now on, and masks it as `***name***`. One automaton is built for all, which
+    /// for large keys takes a while.
     ///
     /// # Errors
     /// The automaton cannot be built: there are more secrets than it takes.
-    pub fn register(&self, name: &str, value: &[u8]) -> Result<(), aho_corasick::BuildError> {
-        self.register_all(&[(name, value)])
-    }
-
-    /// Looks for all of these from now on: one automaton is built for all, which for large keys takes a while.
-    ///
-    /// # Errors
-    /// As for [`Redactor::register`].
-    pub fn register_all(&self, secrets: &[(&str, &[u8])]) -> Result<(), aho_corasick::BuildError> {
+    pub fn register(&self, secrets: &[(&str, &[u8])]) -> Result<(), aho_corasick::BuildError> {
         let mut shared = self.shared.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut seen: HashSet<Vec<u8>> = shared.known.iter().map(|(known, _)| known.to_vec()).collect();
         for (name, value) in secrets {

@@ -128,7 +128,7 @@ mod tests {
 
     fn masked(secret: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
         let redactor = Redactor::default();
-        redactor.register("x", secret).expect("registers");
+        redactor.register(&[("x", secret)]).expect("registers");
         let mut masker = Masker::new(redactor);
         let mut out = Vec::new();
         for piece in pieces {
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn what_cannot_become_a_secret_is_shown_at_once() {
         let redactor = Redactor::default();
-        redactor.register("x", b"hunter22hunter22").expect("registers");
+        redactor.register(&[("x", b"hunter22hunter22")]).expect("registers");
         let mut masker = Masker::new(redactor);
         let mut out = Vec::new();
         masker.push(b"password? hunt", &mut out);
