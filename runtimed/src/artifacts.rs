@@ -9,10 +9,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{GlobSet, GlobSetBuilder};
 use runtimed_api::digest::Digest;
 use runtimed_api::link::layout;
 use runtimed_api::manifest::{Artifact, Manifest, Skipped};
+use runtimed_api::policy;
 use runtimed_sandbox::beneath::{self, Kind, Limits};
 use sha2::{Digest as _, Sha256};
 
@@ -77,14 +78,14 @@ pub fn collect(
     Ok(collector.manifest)
 }
 
-/// The globs of a Run, `*` not crossing directories, as in gitignore files.
+/// Every glob of a Run.
 ///
 /// # Errors
 /// One of them is no glob.
 pub fn glob_set(globs: &[String]) -> Result<GlobSet, globset::Error> {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
-        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
+        set.add(policy::glob(glob)?);
     }
     set.build()
 }

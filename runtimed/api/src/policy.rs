@@ -4,6 +4,7 @@
 mod shape;
 mod source;
 
+pub use shape::glob;
 pub use source::is_local;
 
 use crate::rule::{Refusal, Rule};

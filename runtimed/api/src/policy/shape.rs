@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
+use globset::{Glob, GlobBuilder};
+
 use crate::rule::{Refusal, Rule};
 use crate::run::Metadata;
 use crate::run::source::SourceKind;
@@ -94,8 +96,14 @@ pub(super) fn spec(spec: &RunSpec) -> Vec<Refusal> {
     if spec.artifacts.paths.len() > 64 {
         out.push(Refusal::new(Rule::SPEC_TOO_MANY, "spec.artifacts.paths", "more than 64 globs"));
     }
-    for glob in &spec.artifacts.paths {
-        relative(glob, "spec.artifacts.paths", &mut out);
+    for path in &spec.artifacts.paths {
+        relative(path, "spec.artifacts.paths", &mut out);
+        if glob(path).is_err() {
+            out.push(
+                Refusal::new(Rule::SPEC_GLOB, "spec.artifacts.paths", format!("{:?} is no glob", clip(path)))
+                    .hint("close each bracket and brace, or write `\\[` for the character itself"),
+            );
+        }
     }
     if let Some(retry) = &spec.retry
         && !(1..=100).contains(&retry.max_attempts)
@@ -103,6 +111,14 @@ pub(super) fn spec(spec: &RunSpec) -> Vec<Refusal> {
         out.push(Refusal::new(Rule::SPEC_RETRY, "spec.retry.maxAttempts", "it must be 1 to 100"));
     }
     out
+}
+
+/// Reads an artifact glob; `*` does not cross directories, as in gitignore files.
+///
+/// # Errors
+/// It is no glob.
+pub fn glob(text: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(text).literal_separator(true).build()
 }
 
 fn command(spec: &RunSpec, out: &mut Vec<Refusal>) {

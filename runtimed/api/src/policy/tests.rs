@@ -42,6 +42,14 @@ fn paths_that_lead_out_are_refused() {
 }
 
 #[test]
+fn globs_are_globs() {
+    for glob in ["[", "a{b", "[z-a]"] {
+        assert_eq!(shape(&format!(r#","artifacts":{{"paths":["{glob}"]}}"#)), [Rule::SPEC_GLOB], "{glob:?}");
+    }
+    assert_eq!(shape(r#","artifacts":{"paths":["dist/**/*.{a,b}","[a-z]?"]}"#), []);
+}
+
+#[test]
 fn choices_have_exactly_one_field() {
     assert_eq!(shape(r#","source":{}"#), [Rule::SOURCE_KIND]);
     assert_eq!(shape(r#","priorPatches":[{}]"#), [Rule::PATCH_KIND]);
