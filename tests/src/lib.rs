@@ -4,5 +4,6 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod container;
 pub mod process;
 pub mod runs;

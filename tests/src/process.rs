@@ -74,6 +74,14 @@ impl Server {
         rustix::process::kill_process(self.pid(), signal).unwrap_or_default();
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// Never: it is a child of this process.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -81,7 +89,7 @@ impl Server {
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
+            if let Some(status) = self.ended() {
                 return status;
             }
             assert!(Instant::now() < deadline, "{} does not end: {}", self.name, self.said());
