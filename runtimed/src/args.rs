@@ -9,7 +9,9 @@ use runtimed_api::exit::Exit;
 use runtimed_api::ids::BuildId;
 
 use crate::config::Config;
-use crate::serve;
+use crate::config::layers::Overlay;
+use crate::job::{self, JobArgs};
+use crate::serve::{self, Work};
 
 /// The uid that a daemon started as root lives under; `nonroot` of the distroless images.
 pub const UNPRIVILEGED: u32 = 65532;
@@ -29,15 +31,32 @@ enum Command {
     /// SIGTERM or SIGINT drains: no new Run is leased, running ones finish or are ended at the drain's grace. A second
     /// signal aborts. Exit code: 0 drained, 120 bad configuration, 125 a failure.
     Serve {
-        /// The configuration.
-        #[arg(long, env = "RUNTIMED_CONFIG", default_value = "/etc/runtimed/runtime.toml")]
-        config: PathBuf,
-        /// Drain when standard input closes, as it does when whoever started the daemon dies.
-        #[arg(long)]
-        until_stdin_closes: bool,
-        /// Started as root: drop to this uid (and the gid of the same number) before anything else.
-        #[arg(long, default_value_t = UNPRIVILEGED)]
-        user: u32,
+        #[command(flatten)]
+        configuration: Configuration,
+        #[command(flatten)]
+        life: Life,
+    },
+    /// Run one Run and end: the entrypoint of a worker Job.
+    ///
+    /// The Run comes from a file, from a variable, from parts, or is leased from the controller. Its log goes to stdout and
+    /// stderr, a summary to /dev/termination-log. SIGTERM lets it go on for the drain's grace and ends it then; what was
+    /// staged is removed in every case. A second signal aborts.
+    ///
+    /// Exit code: the command's own (128 + n for signal n); 120 bad configuration, 121 refused, 122 ended by a signal or
+    /// cancelled, 123 a limit, 124 timed out, 125 a failure of ours. The summary settles collisions.
+    ///
+    /// Examples:
+    ///   runtimed job --file /etc/job/run.yaml
+    ///   runtimed job --git-url https://git.example/team/app.git --git-ref main -- make test
+    ///   runtimed job --lease
+    #[command(verbatim_doc_comment)]
+    Job {
+        #[command(flatten)]
+        configuration: Configuration,
+        #[command(flatten)]
+        life: Life,
+        #[command(flatten)]
+        job: Box<JobArgs>,
     },
     /// Print the version and the build.
     Version {
@@ -45,6 +64,40 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Which configuration holds.
+#[derive(Debug, clap::Args)]
+pub struct Configuration {
+    /// The configuration.
+    #[arg(long, env = "RUNTIMED_CONFIG", default_value = "/etc/runtimed/runtime.toml")]
+    config: PathBuf,
+    /// A value over file and environment, such as `slots=4` or `ceiling.network=None`; may be given again.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Configuration {
+    fn read(self) -> Result<Config, Failure> {
+        Config::read(&self.config, &Overlay::of_process(self.set)).map_err(Failure::usage)
+    }
+}
+
+/// How the process lives.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Life {
+    /// Drain when standard input closes, as it does when whoever started the daemon dies.
+    #[arg(long)]
+    until_stdin_closes: bool,
+    /// Started as root: drop to this uid (and the gid of the same number) before anything else.
+    #[arg(long, default_value_t = UNPRIVILEGED)]
+    user: u32,
+}
+
+impl From<Life> for serve::Options {
+    fn from(life: Life) -> Self {
+        Self { until_stdin_closes: life.until_stdin_closes, user: life.user }
+    }
 }
 
 /// Why the daemon did not run to its end, and the exit code that says so.
@@ -68,18 +121,18 @@ impl Failure {
     }
 }
 
-/// Does what the command line asks.
+/// Does what the command line asks, and returns the exit code.
 ///
 /// # Errors
 /// See [`Failure`].
-pub fn run(args: Args, build: &'static str) -> Result<(), Failure> {
+pub fn run(args: Args, build: &'static str) -> Result<u8, Failure> {
+    let id: BuildId = build.parse().map_err(Failure::fault)?;
     match args.command {
-        Command::Version { json } => version(build, json).map_err(Failure::fault),
-        Command::Serve { config, until_stdin_closes, user } => {
-            let config = Config::read(&config).map_err(Failure::usage)?;
-            let build: BuildId = build.parse().map_err(Failure::fault)?;
-            serve::serve(config, build, serve::Options { until_stdin_closes, user })
+        Command::Version { json } => version(build, json).map(|()| 0).map_err(Failure::fault),
+        Command::Serve { configuration, life } => {
+            serve::serve(configuration.read()?, id, life.into(), Work::Pool).map(|_| 0)
         }
+        Command::Job { configuration, life, job } => job::run(configuration.read(), id, life.into(), *job),
     }
 }
 

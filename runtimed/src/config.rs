@@ -1,18 +1,23 @@
 //! `runtime.toml`: what the pod is told about itself.
+//!
+//! Flags are over the environment, which is over the file, which is over what is built in; [`layers`] joins them.
+
+pub mod layers;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use runtimed_api::duration::Span;
 use runtimed_api::ids::{DaemonName, RuntimeName, SecretName};
-use runtimed_api::parse;
 use runtimed_api::runtime::{Ceiling, Defaults, PatchPolicy};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use layers::{Effective, Overlay};
 
 /// The whole configuration. Unknown keys are errors.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The Runtime whose Runs it leases.
@@ -29,8 +34,9 @@ pub struct Config {
     /// Where the daemon keeps its own state.
     #[serde(default)]
     pub state: State,
-    /// Who gives it work.
-    pub controller: Controller,
+    /// Who gives it work; only a job that was given its Run can do without.
+    #[serde(default)]
+    pub controller: Option<Controller>,
     /// Its own endpoints.
     #[serde(default)]
     pub http: Http,
@@ -64,7 +70,7 @@ pub struct Config {
 }
 
 /// The three writable directories of a pod.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Roots {
     /// `/tmp` without it.
@@ -99,7 +105,7 @@ impl Default for Roots {
 }
 
 /// Where the daemon keeps its own state.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// A directory that is the daemon's own; a randomly named one in the workspace root without it.
@@ -108,7 +114,7 @@ pub struct State {
 }
 
 /// Who gives the daemon work.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Controller {
     /// `https://…`, or `http://` on loopback.
@@ -121,7 +127,7 @@ pub struct Controller {
 }
 
 /// The daemon's own endpoints.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// `127.0.0.1:8410` without it. Off loopback it needs a certificate.
@@ -164,7 +170,7 @@ impl Default for Http {
 }
 
 /// The worker's executable.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Worker {
     /// Beside the daemon's, then in PATH, without it.
@@ -173,7 +179,7 @@ pub struct Worker {
 }
 
 /// What every command gets.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunSettings {
     /// Variables for every command.
@@ -191,7 +197,7 @@ pub struct RunSettings {
 }
 
 /// A secret that Runs may ask for.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Secret {
     /// `file:/path`, or `dir:/path` for a git credential.
@@ -208,7 +214,7 @@ pub struct Secret {
 }
 
 /// What a secret is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretKind {
     /// Bytes for the command.
@@ -219,7 +225,7 @@ pub enum SecretKind {
 }
 
 /// What happens at the end.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
     /// How long running Runs may go on; 25s without it. The pod's own grace period must be longer.
@@ -240,7 +246,7 @@ impl Default for Drain {
 }
 
 /// What becomes of results.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upload {
     /// How long a finished Run waits for its store; 15m without it.
@@ -290,15 +296,8 @@ impl Config {
     ///
     /// # Errors
     /// The file cannot be read, is not TOML, has unknown keys, or its values contradict each other.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-        let content = |why: String| ConfigError::Content { path: path.to_owned(), why };
-        let document = toml::Deserializer::parse(&text).map_err(|error| content(error.to_string()))?;
-        let config: Self =
-            parse::from(document).map_err(|error| content(error.to_string().trim().to_owned()))?;
-        config.check().map_err(content)?;
-        Ok(config)
+    pub fn read(path: &Path, over: &Overlay) -> Result<Self, ConfigError> {
+        Effective::read(path, over).map(|effective| effective.config)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -335,13 +334,15 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(text: &str) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("runtime.toml");
         fs::write(&path, text).expect("written");
-        Config::read(&path)
+        Config::read(&path, &Overlay::default())
     }
 
     const LEAST: &str =

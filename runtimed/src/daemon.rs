@@ -8,12 +8,12 @@ use runtimed_api::digest::Digest;
 use runtimed_api::ids::{AttemptKey, BuildId, DaemonName, Namespace, RunName};
 use runtimed_api::manifest::Manifest;
 use runtimed_api::run::limits::LimitName;
+use runtimed_api::run::status::AttemptResult;
 use runtimed_api::run::step::Step;
 use runtimed_api::session::{Held, SecretText};
-use runtimed_client::controller::Controller;
 use runtimed_sandbox::spawn::Executable;
 use runtimed_sandbox::tree::Root;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::journal::Journal;
@@ -21,6 +21,7 @@ use crate::logs::Log;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
+use crate::upstream::Upstream;
 
 /// What every part of the daemon shares.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub struct Daemon {
     /// Reports under way.
     pub outbox: Outbox,
     /// Who gives it work.
-    pub controller: Controller,
+    pub controller: Upstream,
     /// The worker's executable.
     pub worker: Executable,
     /// Ports that no Run may name.
@@ -53,6 +54,8 @@ pub struct Daemon {
     pub metrics: Metrics,
     /// Why it takes no work, if it does not.
     pub readiness: Readiness,
+    /// The result of the attempt that ended last.
+    pub ended: watch::Sender<Option<Arc<AttemptResult>>>,
 }
 
 /// The three writable directories.
@@ -198,12 +201,14 @@ impl Live {
 #[derive(Debug, Default)]
 pub struct Attempts {
     live: Mutex<BTreeMap<AttemptKey, Arc<Live>>>,
+    more: Notify,
 }
 
 impl Attempts {
     /// One more.
     pub fn insert(&self, live: Arc<Live>) {
         self.lock().insert(live.key.clone(), live);
+        self.more.notify_one();
     }
 
     /// One less.
@@ -223,6 +228,17 @@ impl Attempts {
         let live = self.lock();
         let of_run = live.values().filter(|live| live.key.namespace == *namespace && live.key.name == *name);
         of_run.max_by_key(|live| live.key.fence).cloned()
+    }
+
+    /// The first attempt that this daemon holds. One waits for it at most.
+    pub async fn first(&self) -> Arc<Live> {
+        loop {
+            if let Some(live) = self.lock().values().next() {
+                return Arc::clone(live);
+            }
+            // Kept for whoever asks next, so that none falls between the look and the wait.
+            self.more.notified().await;
+        }
     }
 
     /// All of them.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod environ;
 pub mod http;
+pub mod job;
 pub mod journal;
 pub mod link;
 pub mod logs;
@@ -26,6 +27,7 @@ pub mod serve;
 pub mod session;
 pub mod slot;
 pub mod state_dir;
+pub mod upstream;
 pub mod workers;
 
 use std::io::Write as _;
@@ -46,7 +48,7 @@ pub fn main(build: &'static str) -> ExitCode {
         }
     };
     match args::run(args, build) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
             // A closed stderr must not hide the exit code.
             let _unwritable = writeln!(std::io::stderr(), "runtimed: {:#}", failure.error);

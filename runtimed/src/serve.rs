@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use runtimed_api::ids::{BuildId, DaemonName};
+use runtimed_api::run::status::AttemptResult;
 use runtimed_api::session::SecretText;
 use runtimed_client::Endpoint;
 use runtimed_client::controller::Controller;
@@ -30,7 +31,8 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
-use crate::{http, recovery, session, slot, workers};
+use crate::upstream::{Given, Upstream};
+use crate::{http, job, recovery, session, slot, workers};
 
 /// How long after the drain's grace the ends of Runs may take: kill, capture, scrub, upload, report.
 const FINISH: Duration = Duration::from_secs(20);
@@ -44,15 +46,31 @@ pub struct Options {
     pub user: u32,
 }
 
+/// What the daemon is for.
+#[derive(Debug)]
+pub enum Work {
+    /// Leasing Runs until it is told to stop.
+    Pool,
+    /// One Run, and then the end. It is leased from the controller unless it was given.
+    One(Option<Box<Given>>),
+}
+
 /// Runs the daemon until it has drained.
 ///
 /// # Errors
 /// The configuration cannot be used, or an essential part failed.
-pub fn serve(config: Config, build: BuildId, options: Options) -> Result<(), Failure> {
-    start_log();
+pub fn serve(
+    config: Config,
+    build: BuildId,
+    options: Options,
+    work: Work,
+) -> Result<Option<Arc<AttemptResult>>, Failure> {
+    let once = matches!(work, Work::One(_));
+    // A job's stderr is its Run's: only what went wrong goes between.
+    start_log(if once { "warn" } else { "info" });
     // In this order: what only root may open, then the drop, and threads only after that.
     let worker = workers::find(config.worker.path.as_deref()).map_err(Failure::usage)?;
-    let token = read_token(&config.controller.token_file).map_err(Failure::usage)?;
+    let upstream = upstream(&config, work).map_err(Failure::usage)?;
     let tls = tls_files(&config);
     let listener = Listener::bind(config.http.listen, tls.as_ref()).map_err(Failure::usage)?;
     let twin = other_family(&listener, tls.as_ref()).map_err(Failure::usage)?;
@@ -66,7 +84,7 @@ pub fn serve(config: Config, build: BuildId, options: Options) -> Result<(), Fai
         .build()
         .context("cannot start the runtime's threads")
         .map_err(Failure::fault)?;
-    let parts = Parts { config, build, worker, token, listener, twin };
+    let parts = Parts { config, build, worker, upstream, listener, twin, once };
     let result = runtime.block_on(parts.run(options.until_stdin_closes));
     // A task that hangs must not hold up the exit of a daemon that has drained.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -77,23 +95,28 @@ struct Parts {
     config: Config,
     build: BuildId,
     worker: runtimed_sandbox::spawn::Executable,
-    token: SecretText,
+    upstream: Upstream,
     listener: Listener,
     twin: Option<Listener>,
+    once: bool,
 }
 
 impl Parts {
-    async fn run(self, until_stdin_closes: bool) -> Result<(), Failure> {
+    async fn run(self, until_stdin_closes: bool) -> Result<Option<Arc<AttemptResult>>, Failure> {
         let address = self.config.http.address.clone().unwrap_or_else(|| self.listener.url());
-        let (listener, twin) = (self.listener, self.twin);
+        let (listener, twin, once) = (self.listener, self.twin, self.once);
         let port = listener.local_addr().port();
-        let daemon = daemon(self.config, self.build, self.worker, self.token, port).await?;
+        let daemon = daemon(self.config, self.build, self.worker, self.upstream, port).await?;
         tracing::info!(daemon = %daemon.name, runtime = %daemon.config.runtime, address, "ready to lease");
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
         let (current, sessions) = watch::channel(None);
         let (slots, tails) = (TaskTracker::new(), TaskTracker::new());
         for _ in 0..daemon.config.slots {
-            slots.spawn(slot::run(Arc::clone(&daemon), sessions.clone(), draining.clone(), tails.clone()));
+            let (sessions, draining, tails) = (sessions.clone(), draining.clone(), tails.clone());
+            slots.spawn(slot::run(Arc::clone(&daemon), sessions, draining, tails, once));
+        }
+        if once {
+            tails.spawn(job::mirror(Arc::clone(&daemon), draining.clone()));
         }
         slots.close();
         let closed = closing.clone();
@@ -104,13 +127,16 @@ impl Parts {
         let sent = Arc::clone(&daemon);
         let outbox_sessions = sessions.clone();
         essential.spawn(async move { sent.outbox.run(&sent, outbox_sessions).await });
+        if rustix::process::getpid() == process::Pid::INIT {
+            essential.spawn(reap());
+        }
         let mut servers = tokio::task::JoinSet::new();
         for listener in std::iter::once(listener).chain(twin) {
             servers.spawn(listen::serve(listener, router.clone(), closed.clone().cancelled_owned()));
         }
-        let drained = drain(&daemon, &sessions, &draining, &slots, &tails, until_stdin_closes);
+        let drained = drain(&daemon, &sessions, &draining, &slots, &tails, until_stdin_closes, once);
         let result = tokio::select! {
-            drained = drained => drained.map_err(Failure::fault),
+            drained = drained => drained.map(|()| daemon.ended.borrow().clone()).map_err(Failure::fault),
             Some(ended) = essential.join_next() => {
                 Err(Failure::fault(anyhow!("an essential task of the daemon ended: {ended:?}")))
             }
@@ -132,14 +158,23 @@ async fn drain(
     slots: &TaskTracker,
     tails: &TaskTracker,
     until_stdin_closes: bool,
+    once: bool,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let over = async {
+        slots.wait().await;
+        tails.close();
+        tails.wait().await;
+        daemon.outbox.emptied().await;
+    };
     let grace = tokio::select! {
         _ = terminate.recv() => daemon.config.drain.grace.get(),
         _ = interrupt.recv() => daemon.config.drain.grace.get(),
         // Whoever started the daemon is gone: nobody waits for its Runs.
         () = listen::stdin_closed(), if until_stdin_closes => Duration::ZERO,
+        // Everything is delivered: what follows only says good-bye.
+        () = over, if once => Duration::ZERO,
     };
     tracing::info!(?grace, "draining");
     daemon.readiness.draining.store(true, Ordering::Release);
@@ -171,11 +206,24 @@ async fn drain(
     }
 }
 
+/// Collects whatever ends as an orphan in the container, for nobody else is PID 1 there.
+async fn reap() {
+    match signal(SignalKind::child()) {
+        Ok(mut ended) => loop {
+            ended.recv().await;
+            if tokio::task::spawn_blocking(process::collect_ended_strays).await.is_err() {
+                return;
+            }
+        },
+        Err(error) => tracing::error!(%error, "cannot wait for SIGCHLD"),
+    }
+}
+
 async fn daemon(
     config: Config,
     build: BuildId,
     worker: runtimed_sandbox::spawn::Executable,
-    token: SecretText,
+    upstream: Upstream,
     port: u16,
 ) -> Result<Arc<Daemon>, Failure> {
     let open = |path: &Path| {
@@ -195,9 +243,6 @@ async fn daemon(
     let state = StateDir::take(config.state.dir.as_deref(), &roots.workspace).map_err(Failure::usage)?;
     let (journal, left) = Journal::open(state.path()).map_err(Failure::fault)?;
     let reports = recovery::recover(&left, &journal, &roots, &state).await.map_err(Failure::fault)?;
-    let endpoint =
-        Endpoint { url: config.controller.url.clone(), ca_file: config.controller.ca_file.clone() };
-    let controller = Controller::new(&endpoint).map_err(Failure::usage)?.with_token(token);
     let name = match &config.name {
         Some(name) => name.clone(),
         None => host_name().map_err(Failure::usage)?,
@@ -210,12 +255,13 @@ async fn daemon(
         state,
         journal,
         outbox: Outbox::with(reports),
-        controller,
+        controller: upstream,
         worker,
         own_ports: vec![port],
         attempts: Attempts::default(),
         metrics: Metrics::default(),
         readiness: Readiness::default(),
+        ended: watch::Sender::default(),
         config,
     }))
 }
@@ -244,6 +290,20 @@ fn tls_files(config: &Config) -> Option<TlsFiles> {
     Some(TlsFiles { cert, key })
 }
 
+/// Where Runs come from. The token is read here, for only root may be able to.
+fn upstream(config: &Config, work: Work) -> anyhow::Result<Upstream> {
+    if let Work::One(Some(given)) = work {
+        return Ok(Upstream::Given(given));
+    }
+    let controller = config.controller.as_ref().context(
+        "no controller is configured: set [controller] url and token_file, or RUNTIMED_CONTROLLER_URL and \
+         RUNTIMED_CONTROLLER_TOKEN_FILE",
+    )?;
+    let token = read_token(&controller.token_file)?;
+    let endpoint = Endpoint { url: controller.url.clone(), ca_file: controller.ca_file.clone() };
+    Ok(Upstream::Controller(Controller::new(&endpoint)?.with_token(token)))
+}
+
 /// The token in a file, without the newline that editors add.
 fn read_token(path: &Path) -> anyhow::Result<SecretText> {
     let text = std::fs::read_to_string(path)
@@ -268,9 +328,9 @@ fn environment() -> BTreeMap<String, String> {
 }
 
 /// Logs to stderr: as JSON lines for the cluster's log stack, or as text on a terminal.
-fn start_log() {
+fn start_log(otherwise: &str) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new(otherwise));
     // A stderr that nobody reads, or that is full, must not end the daemon: what cannot be written is lost.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -20,12 +20,13 @@ const WAIT: Duration = Duration::from_secs(20);
 /// How long a slot waits for the controller's last word when the daemon ends.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// Serves one slot until `draining`. What goes on after a Run has left the slot, uploads and reports, is in `tails`.
+/// Serves one slot until `draining`, or for a single Run if `once`. What goes on after a Run has left the slot, uploads and reports, is in `tails`.
 pub async fn run(
     daemon: Arc<Daemon>,
     mut sessions: watch::Receiver<Option<Current>>,
     draining: CancellationToken,
     tails: TaskTracker,
+    once: bool,
 ) {
     let (mut failures, mut broken) = (0, 0);
     daemon.metrics.free_slots.inc();
@@ -58,6 +59,9 @@ pub async fn run(
                 failures = 0;
                 daemon.metrics.free_slots.dec();
                 let slot = attempt::run(Arc::clone(&daemon), lease, &session.runtime, &tails).await;
+                if once {
+                    return;
+                }
                 if slot == Slot::Broken {
                     // Each Run that is leased now would end as a fault: the slot waits, and `/readyz` says so.
                     daemon.readiness.broken.store(true, Ordering::Release);

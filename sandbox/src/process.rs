@@ -11,7 +11,7 @@ pub use rustix::process::{Pid, Signal};
 
 pub use self::identity::{DropError, drop_to};
 pub use self::kill::{KillReport, KillTree, kill_descendants};
-pub use self::strays::{StrayReport, reap_strays};
+pub use self::strays::{StrayReport, collect_ended_strays, reap_strays};
 pub use self::table::{children, descendants};
 
 /// Makes every orphan below this process its child, for the rest of its life. Children do not inherit it.

@@ -1,7 +1,7 @@
 //! The exit codes of `runtimectl` and `runtimed job`.
 
 use crate::run::outcome::Verdict;
-use crate::run::status::{AttemptEnd, Phase, RunStatus};
+use crate::run::status::{AttemptEnd, AttemptResult, Phase, RunStatus};
 
 /// An exit code of our own. The command's own code is passed on as it is, so that these can collide with it; `outcome`
 /// in the JSON settles which it was.
@@ -64,6 +64,18 @@ pub fn of(status: &RunStatus) -> Option<u8> {
     }
 }
 
+/// The exit code for an attempt that ended so, where there is no other attempt to follow.
+#[must_use]
+pub fn of_result(result: &AttemptResult) -> u8 {
+    match (result.end, &result.outcome) {
+        (AttemptEnd::Completed, Some(outcome)) => of_verdict(outcome.verdict),
+        (AttemptEnd::TimedOut, _) => Exit::TimedOut.code(),
+        (AttemptEnd::Cancelled | AttemptEnd::Drained, _) => Exit::Cancelled.code(),
+        (AttemptEnd::Refused, _) => Exit::Refused.code(),
+        (AttemptEnd::Completed | AttemptEnd::Lost | AttemptEnd::Fault, _) => Exit::Fault.code(),
+    }
+}
+
 /// The exit code for a command that ended so: its own, 128 + n for signal n as shells have it.
 #[must_use]
 pub fn of_verdict(verdict: Verdict) -> u8 {
@@ -82,5 +94,20 @@ mod tests {
     fn the_commands_code_is_passed_on() {
         assert_eq!(of_verdict(Verdict::Exited(7)), 7);
         assert_eq!(of_verdict(Verdict::Signalled(9)), 137);
+    }
+
+    #[test]
+    fn an_end_without_a_verdict_is_none_of_the_commands() {
+        for (end, code) in [
+            (AttemptEnd::TimedOut, 124),
+            (AttemptEnd::Cancelled, 122),
+            (AttemptEnd::Drained, 122),
+            (AttemptEnd::Refused, 121),
+            (AttemptEnd::Lost, 125),
+            (AttemptEnd::Fault, 125),
+            (AttemptEnd::Completed, 125),
+        ] {
+            assert_eq!(of_result(&AttemptResult::bare(end)), code, "{end:?}");
+        }
     }
 }

@@ -160,7 +160,11 @@ impl Conversation {
             patches,
             patch_policy: config.patches.clone(),
             confinement: confinement(attempt, granted),
-            ca_file: config.controller.ca_file.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            ca_file: config
+                .controller
+                .as_ref()
+                .and_then(|controller| controller.ca_file.as_ref())
+                .map(|path| path.to_string_lossy().into_owned()),
         };
         self.send(&Down::Assign(Box::new(assign)), None).await?;
         let up = self.next(attempt, Instant::now() + PREPARE, "prepare the workspace").await?;

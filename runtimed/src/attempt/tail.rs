@@ -38,6 +38,7 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
     attempt.mask();
     let daemon = std::sync::Arc::clone(&attempt.daemon);
     daemon.metrics.finished(&attempt.result);
+    daemon.ended.send_replace(Some(std::sync::Arc::new(attempt.result.clone())));
     let report = Report {
         attempt: key.clone(),
         sequence: 2,

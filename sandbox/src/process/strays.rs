@@ -47,6 +47,17 @@ pub fn reap_strays(known: &[Pid], limit: Duration) -> StrayReport {
     }
 }
 
+/// Collects the strays that have ended by themselves, leaves the others alone, and says how many it were: what a process
+/// that is PID 1 owes to whatever else is started in its container.
+#[must_use]
+pub fn collect_ended_strays() -> u32 {
+    let mut report = StrayReport::default();
+    for stray in strays_of(|| children(rustix::process::getpid())) {
+        collect(stray, &mut report);
+    }
+    report.collected
+}
+
 fn collect(pid: Pid, report: &mut StrayReport) -> bool {
     match sys::wait(Target::Pid(pid), false) {
         Ok(Some(_)) => {
