@@ -16,6 +16,23 @@ use crate::serve::{self, Work};
 /// The uid that a daemon started as root lives under; `nonroot` of the distroless images.
 pub const UNPRIVILEGED: u32 = 65532;
 
+const JOB: &str = "\
+Exit codes:
+  0–119  the command's own
+  120    the configuration or the Run cannot be used
+  121    refused: policy forbids the Run, or what it asks for is not there
+  122    cancelled, or ended by a signal to this program
+  123    a limit was exceeded
+  124    timed out
+  125    a failure of ours
+  128+n  signal n ended the command
+  The summary settles which it was where the command's own code collides with ours.
+
+Examples:
+  runtimed job --file /etc/job/run.yaml
+  runtimed job --git-url https://git.example/team/app.git --git-ref main -- make test
+  runtimed job --lease";
+
 /// Runs untrusted work in hardened Kubernetes pods.
 #[derive(Debug, Parser)]
 #[command(name = "runtimed", version, about, disable_version_flag = true)]
@@ -38,18 +55,10 @@ enum Command {
     },
     /// Run one Run and end: the entrypoint of a worker Job.
     ///
-    /// The Run comes from a file, from a variable, from parts, or is leased from the controller. Its log goes to stdout and
-    /// stderr, a summary to /dev/termination-log. SIGTERM lets it go on for the drain's grace and ends it then; what was
-    /// staged is removed in every case. A second signal aborts.
-    ///
-    /// Exit code: the command's own (128 + n for signal n); 120 bad configuration, 121 refused, 122 ended by a signal or
-    /// cancelled, 123 a limit, 124 timed out, 125 a failure of ours. The summary settles collisions.
-    ///
-    /// Examples:
-    ///   runtimed job --file /etc/job/run.yaml
-    ///   runtimed job --git-url https://git.example/team/app.git --git-ref main -- make test
-    ///   runtimed job --lease
-    #[command(verbatim_doc_comment)]
+    /// The Run comes from a file, from a variable, from parts, or is leased from the controller. Its log goes to stdout
+    /// and stderr, a summary to /dev/termination-log. SIGTERM lets it go on for the drain's grace and ends it then; what
+    /// was staged is removed in every case. A second signal aborts.
+    #[command(after_long_help = JOB)]
     Job {
         #[command(flatten)]
         configuration: Configuration,

@@ -7,7 +7,7 @@ mod input;
 mod mirror;
 mod summary;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use runtimed_api::exit::{self, Exit};
@@ -68,13 +68,14 @@ pub fn run(
     options: Options,
     args: JobArgs,
 ) -> Result<u8, Failure> {
-    let summary = args.termination_log.clone();
+    // Opened before root is given up.
+    let mut summary = summary::open(&args.termination_log);
     let ended = attempt(config, build, options, args);
     let text = match &ended {
         Ok(Ended { run, code, result }) => summary::of(run.as_deref(), *code, result.as_deref()),
         Err(failure) => summary::of_failure(failure),
     };
-    write_summary(&summary, &text);
+    summary.write(&text);
     ended.map(|ended| ended.code)
 }
 
@@ -108,16 +109,4 @@ fn attempt(
         None => Exit::Ok.code(),
     };
     Ok(Ended { run, code, result })
-}
-
-/// Writes where Kubernetes looks; a container that was started by something else has no such file.
-fn write_summary(path: &Path, text: &str) {
-    use std::io::Write as _;
-    let opened = std::fs::OpenOptions::new().write(true).truncate(true).open(path);
-    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
-    if let Err(error) = written
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, path = %path.display(), "the summary cannot be written");
-    }
 }

@@ -11,6 +11,28 @@ use crate::args::Failure;
 /// What Kubernetes takes of a termination message (`terminationMessagePath`).
 const MOST: usize = 4096;
 
+/// Where Kubernetes looks for a summary.
+#[derive(Debug)]
+pub(super) struct Place(io::Result<fs::File>);
+
+/// Opens it; a container that was started by something else has no such file.
+pub(super) fn open(path: &Path) -> Place {
+    Place(fs::OpenOptions::new().write(true).truncate(true).open(path))
+}
+
+impl Place {
+    pub(super) fn write(&mut self, text: &str) {
+        let error = match &mut self.0 {
+            Ok(file) => file.write_all(text.as_bytes()).err(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(io::Error::from(error.kind())),
+        };
+        if let Some(error) = error {
+            tracing::warn!(%error, "the summary cannot be written");
+        }
+    }
+}
+
 /// The summary of a job that came to its end.
 pub(super) fn of(run: Option<&str>, code: u8, result: Option<&AttemptResult>) -> String {
     let mut facts = Map::new();
