@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use runtimed_api::exit::Exit;
 use runtimed_api::ids::BuildId;
 
+use crate::check::{self, CheckArgs};
 use crate::config::Config;
 use crate::config::layers::Overlay;
 use crate::job::{self, JobArgs};
@@ -32,6 +33,11 @@ Examples:
   runtimed job --file /etc/job/run.yaml
   runtimed job --git-url https://git.example/team/app.git --git-ref main -- make test
   runtimed job --lease";
+
+const CHECK: &str = "\
+Examples:
+  kubectl exec POD -- runtimed check
+  RUN [\"runtimed\", \"check\", \"--image\", \"--strict\"]      (the last step of a Containerfile)";
 
 /// Runs untrusted work in hardened Kubernetes pods.
 #[derive(Debug, Parser)]
@@ -66,6 +72,17 @@ enum Command {
         life: Life,
         #[command(flatten)]
         job: Box<JobArgs>,
+    },
+    /// Say what holds here: the configuration as it is in effect, what this pod can enforce, and what is wrong.
+    ///
+    /// Each value is shown with its origin; secrets are never shown. Exit code: 0, 1 for errors, 2 for warnings with
+    /// --strict, 120 for a wrong command line.
+    #[command(after_long_help = CHECK)]
+    Check {
+        #[command(flatten)]
+        configuration: Configuration,
+        #[command(flatten)]
+        check: CheckArgs,
     },
     /// Print the version and the build.
     Version {
@@ -140,6 +157,10 @@ pub fn run(args: Args, build: &'static str) -> Result<u8, Failure> {
         Command::Version { json } => version(build, json).map(|()| 0).map_err(Failure::fault),
         Command::Serve { configuration, life } => {
             serve::serve(configuration.read()?, id, life.into(), Work::Pool).map(|_| 0)
+        }
+        Command::Check { configuration, check } => {
+            let over = Overlay::of_process(configuration.set);
+            check::run(&configuration.config, &over, build, &check)
         }
         Command::Job { configuration, life, job } => job::run(configuration.read(), id, life.into(), *job),
     }

@@ -21,6 +21,7 @@ mod tail;
 mod verdict;
 mod workspace;
 
+pub(crate) use intent::image_directories;
 pub(crate) use workspace::scrub_of;
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@
 pub mod args;
 pub mod artifacts;
 pub mod attempt;
+pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod environ;

@@ -175,6 +175,20 @@ pub fn credential(name: &SecretName, known: &config::Secret) -> Result<Credentia
     Ok(Credential { kind: CredentialKind::GitHttps, hosts: known.hosts.clone(), value, password })
 }
 
+/// Whether a configured secret could be used now.
+///
+/// # Errors
+/// Why not, without its value.
+pub fn try_source(name: &SecretName, known: &config::Secret) -> Result<(), Problem> {
+    match known.kind {
+        config::SecretKind::GitHttps => credential(name, known).map(drop),
+        config::SecretKind::Opaque => {
+            let bytes = file(&source_path(known)).map_err(|why| invalid(name, &why))?;
+            check(&bytes).map(drop).map_err(|why| invalid(name, why))
+        }
+    }
+}
+
 /// What a value must be: bytes enough to be masked, without the newline that editors add.
 fn check(bytes: &[u8]) -> Result<SecretValue, &'static str> {
     let value = bytes.strip_suffix(b"\n").unwrap_or(bytes);

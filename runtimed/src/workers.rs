@@ -1,6 +1,6 @@
 //! Starting a worker, and its end.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +46,25 @@ fn beside() -> Option<PathBuf> {
 fn in_path() -> Option<PathBuf> {
     let dirs = std::env::var_os("PATH")?;
     std::env::split_paths(&dirs).map(|dir| dir.join("runtimed-worker")).find(|path| path.is_file())
+}
+
+/// The build that a worker says it is of.
+///
+/// # Errors
+/// It cannot be started, or says something else.
+pub fn version(executable: &Executable) -> io::Result<String> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let mut process = Spawn::new(executable, ["runtimed-worker", "version", "--json"])
+        .fd(1, write.as_fd())
+        .spawn()
+        .map_err(io::Error::other)?;
+    drop(write);
+    let mut said = String::new();
+    // A version is short; whatever says more is no worker.
+    std::fs::File::from(read).take(4096).read_to_string(&mut said)?;
+    process.wait()?;
+    let said: serde_json::Value = serde_json::from_str(&said).map_err(io::Error::other)?;
+    said["build"].as_str().map(str::to_owned).ok_or_else(|| io::Error::other("it does not say its build"))
 }
 
 /// A worker that runs.

@@ -26,7 +26,7 @@ pub(super) fn confinement(attempt: &Attempt, granted: &Granted) -> Confinement {
 }
 
 /// The image's own directories: programs, libraries and their configuration, and nothing that is somebody's data.
-fn image_directories() -> Vec<String> {
+pub(crate) fn image_directories() -> Vec<String> {
     let usual =
         ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/etc", "/opt", "/nix/store"];
     usual.into_iter().filter(|path| Path::new(path).is_dir()).map(str::to_owned).collect()

@@ -1,0 +1,402 @@
+//! What the facts come to. Nothing here touches the pod, so that every pod can be thought of in a test.
+
+use std::path::{Path, PathBuf};
+
+use runtimed_api::enforcement::{Profile, Tier};
+use runtimed_api::run::network::NetworkMode;
+use runtimed_sandbox::enforcement::{Enforcement, State};
+use runtimed_sandbox::plan::{Plan, Refusal, plan};
+use runtimed_sandbox::policy::{self, COMMON_DEVICES, CONTAINER_MOUNTS, HARMLESS_PROC, Policy};
+use serde::Serialize;
+
+use super::facts::{Facts, RootFact};
+use crate::attempt::image_directories;
+use crate::config::{Config, SecretKind};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Level {
+    /// Good to know.
+    Note,
+    /// It works, and is weaker or other than was meant.
+    Warning,
+    /// The daemon would not start, every Run would be refused, or something is open that must not be.
+    Error,
+}
+
+/// One thing to know or to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub(super) level: Level,
+    /// Stable.
+    pub(super) id: &'static str,
+    pub(super) message: String,
+    /// What to do.
+    pub(super) hint: String,
+}
+
+impl Finding {
+    pub(super) fn error(id: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { level: Level::Error, id, message: message.into(), hint: hint.into() }
+    }
+
+    pub(super) fn warning(id: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { level: Level::Warning, id, message: message.into(), hint: hint.into() }
+    }
+
+    pub(super) fn note(id: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { level: Level::Note, id, message: message.into(), hint: hint.into() }
+    }
+}
+
+/// What the pod is and can enforce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Posture {
+    pub(super) kernel: String,
+    /// The Landlock ABI, or why there is none.
+    pub(super) landlock: String,
+    /// `allowed`, or why they are not.
+    pub(super) user_namespaces: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// The uid's name in the image, if it has one.
+    pub(super) passwd: Option<String>,
+    pub(super) no_new_privs: bool,
+    /// The bounding set, as the kernel writes it.
+    pub(super) capabilities: String,
+    /// Filters that the container runtime installed.
+    pub(super) seccomp_filters: u32,
+    /// The profile that fits: `strict` where it can be had.
+    pub(super) profile: Option<Profile>,
+    /// The strongest tier that the pod allows.
+    pub(super) tier: Tier,
+    /// Where staged secrets would lie.
+    pub(super) staging_medium: String,
+    /// Paths that this uid may write, beside the three directories and the state.
+    pub(super) writable: Vec<PathBuf>,
+    pub(super) service_account_token: bool,
+    pub(super) metadata_service: bool,
+    /// Each protection of a Run without a network.
+    pub(super) protections: Vec<Protection>,
+}
+
+/// One protection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Protection {
+    pub(super) name: &'static str,
+    pub(super) state: &'static str,
+    pub(super) mechanism: String,
+    pub(super) why: Option<String>,
+}
+
+/// Judges the pod.
+pub(super) fn judge(config: &Config, facts: &Facts) -> (Posture, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let strict = planned(config, facts, policy::Profile::Strict);
+    let compatible = planned(config, facts, policy::Profile::Compatible);
+    let (profile, enforcement) = match (&strict, &compatible) {
+        (Ok(plan), _) => (Some(Profile::Strict), Some(plan.enforcement().clone())),
+        (Err(_), Ok(plan)) => (Some(Profile::Compatible), Some(plan.enforcement().clone())),
+        (Err(_), Err(_)) => (None, None),
+    };
+    let wanted = match config.ceiling.profile {
+        Profile::Strict => strict,
+        Profile::Compatible => compatible,
+    };
+    if let Err(refusal) = wanted {
+        findings.push(refused(config.ceiling.profile, &refusal, profile));
+    }
+    the_pod(config, facts, &mut findings);
+    the_files(config, facts, &mut findings);
+    combinations(config, facts, &mut findings);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+    (posture(config, facts, profile, enforcement.as_ref()), findings)
+}
+
+/// The plan for a Run that asks for nothing, as this configuration would have it.
+fn planned(config: &Config, facts: &Facts, profile: policy::Profile) -> Result<Plan, Refusal> {
+    let execute: Vec<PathBuf> =
+        config.run.read.clone().unwrap_or_else(image_directories).into_iter().map(PathBuf::from).collect();
+    let policy = Policy {
+        profile,
+        devices: COMMON_DEVICES.iter().map(PathBuf::from).collect(),
+        proc_files: HARMLESS_PROC.iter().map(PathBuf::from).collect(),
+        roots: facts.roots.iter().map(|root| root.path.clone()).collect(),
+        mounts: CONTAINER_MOUNTS.iter().map(PathBuf::from).chain(execute.iter().cloned()).collect(),
+        execute,
+        ..Policy::default()
+    };
+    plan(&policy, &facts.support)
+}
+
+fn refused(wanted: Profile, refusal: &Refusal, fitting: Option<Profile>) -> Finding {
+    let hint = match (refusal.protection, fitting) {
+        (None, _) => {
+            "mount it outside the directories that Runs may read, or list what they may read in [run] read"
+        }
+        (Some(_), Some(Profile::Compatible)) => {
+            "set [ceiling] profile = \"Compatible\" and read what it gives up, or run on Linux 6.12 or later"
+        }
+        (Some(_), _) => "run on Linux 6.12 or later with Landlock in the boot option lsm=",
+    };
+    let id = if refusal.protection.is_some() { "sandbox.unavailable" } else { "sandbox.grant" };
+    Finding::error(id, format!("every Run would be refused under {wanted:?}: {}", refusal.reason), hint)
+}
+
+fn the_pod(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
+    for root in &facts.roots {
+        if let Err(why) = &root.usable {
+            findings.push(Finding::error(
+                "root.unusable",
+                format!("no tree can be made in [roots] {} = {}: {why}", root.key, root.path.display()),
+                "mount an EmptyDir there, and give the pod the fsGroup of its user",
+            ));
+        }
+    }
+    if facts.uid == 0 {
+        findings.push(Finding::warning("uid.root", "this is root", "set runAsNonRoot and runAsUser"));
+    }
+    if !facts.no_new_privs {
+        findings.push(Finding::warning(
+            "privileges.new",
+            "a program with a setuid bit could gain privileges in this container, though not in a Run",
+            "set allowPrivilegeEscalation: false",
+        ));
+    }
+    if facts.capabilities.is_some_and(|set| set != 0) {
+        findings.push(Finding::warning(
+            "capabilities.held",
+            "the bounding set of capabilities is not empty",
+            "set capabilities: { drop: [ALL] }",
+        ));
+    }
+    if facts.seccomp_filters == 0 {
+        findings.push(Finding::warning(
+            "seccomp.unconfined",
+            "the container itself has no system call filter; Runs have their own all the same",
+            "set seccompProfile: { type: RuntimeDefault }",
+        ));
+    }
+    if let Some(first) = facts.writable.first() {
+        let more = facts.writable.len() - 1;
+        let others = if more == 0 { String::new() } else { format!(" and {more} more") };
+        findings.push(Finding::warning(
+            "files.writable",
+            format!("this uid may write {}{others}, beside the three directories", first.display()),
+            "set readOnlyRootFilesystem: true, and mount nothing else writable",
+        ));
+    }
+    if facts.passwd.is_none() {
+        findings.push(Finding::note(
+            "uid.no-passwd",
+            format!("uid {} has no entry in /etc/passwd: ssh, whoami and getpass fail in Runs", facts.uid),
+            "add an entry for the uid to the image, or live with it",
+        ));
+    }
+    if facts.service_account {
+        findings.push(Finding::warning(
+            "service-account.mounted",
+            "a service account's token is mounted in this container; Runs cannot read it, and nothing here needs it",
+            "set automountServiceAccountToken: false",
+        ));
+    }
+    if facts.metadata_service {
+        let open = config.ceiling.network != NetworkMode::None;
+        let what = if open {
+            "and Runs with a network may ask it for the machine's credentials"
+        } else {
+            "though no Run may"
+        };
+        let make = if open { Finding::warning } else { Finding::note };
+        findings.push(make(
+            "metadata.reachable",
+            format!("the cloud's metadata service answers in this pod, {what}"),
+            "close 169.254.169.254 and fd00:ec2::254 by NetworkPolicy, for Landlock knows ports and not addresses",
+        ));
+    }
+    if let Some(RootFact { usable: Ok(medium), path, .. }) = facts.roots.first()
+        && !medium.is_memory()
+        && !config.secrets.is_empty()
+    {
+        findings.push(Finding::warning(
+            "staging.disk",
+            format!(
+                "secrets are staged in {}, which is on a disk: overwriting guarantees nothing there",
+                path.display()
+            ),
+            "give the EmptyDir of [roots] tmp the medium Memory",
+        ));
+    }
+}
+
+fn the_files(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
+    if let Err(why) = &facts.worker {
+        findings.push(Finding::error(
+            "worker.unusable",
+            why.clone(),
+            "copy runtimed and runtimed-worker together",
+        ));
+    }
+    for file in &facts.files {
+        if let Some(problem) = &file.problem {
+            let message = if file.key.starts_with("secrets.") {
+                problem.clone()
+            } else {
+                format!("{} = {} cannot be read: {problem}", file.key, file.path.display())
+            };
+            findings.push(Finding::error(
+                "file.unusable",
+                message,
+                "mount it, readable to this uid or its group",
+            ));
+        }
+        if file.secret && readable_to_runs(config, &file.path) {
+            findings.push(Finding::error(
+                "secret.readable",
+                format!("every Run may read {}, which {} names", file.path.display(), file.key),
+                "keep it outside the directories that Runs may read, such as below /var/run",
+            ));
+        }
+    }
+    for path in &facts.missing_read {
+        findings.push(Finding::error(
+            "read.missing",
+            format!("[run] read lists {path}, which is not there: every Run would be refused"),
+            "take it out of the list, or add it to the image",
+        ));
+    }
+}
+
+/// Whether the grant for every Run holds a path. Its parent is resolved, for a mounted Secret is a chain of links.
+fn readable_to_runs(config: &Config, path: &Path) -> bool {
+    let granted = config.run.read.clone().unwrap_or_else(image_directories);
+    let resolved = path.canonicalize().ok();
+    granted
+        .iter()
+        .any(|grant| path.starts_with(grant) || resolved.as_ref().is_some_and(|r| r.starts_with(grant)))
+}
+
+/// What was written and has no effect, or another than was meant.
+fn combinations(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
+    let mut warn =
+        |message: String, hint: &str| findings.push(Finding::warning("config.ineffective", message, hint));
+    if config.ceiling.ports.is_some() && config.ceiling.network != NetworkMode::Ports {
+        let mode = config.ceiling.network;
+        warn(format!("[ceiling] ports has no effect with network = \"{mode:?}\""), "set network = \"Ports\"");
+    }
+    for (name, secret) in &config.secrets {
+        if secret.namespaces.is_empty() {
+            warn(
+                format!("[secrets.{name}] has no namespaces: no Run may use it"),
+                "list the namespaces, or take it out",
+            );
+        }
+        if secret.kind == SecretKind::Opaque && !secret.hosts.is_empty() {
+            warn(
+                format!("[secrets.{name}] hosts has no effect on an opaque secret"),
+                "set kind = \"git-https\", or take hosts out",
+            );
+        }
+    }
+    for name in &facts.missing_env {
+        warn(
+            format!("[run] pass_env names {name}, which is not set here"),
+            "set it in the image, or take it out",
+        );
+    }
+    for alias in config.aliases.iter().filter(|(_, ours)| !ours.starts_with("RUNTIMED_")) {
+        warn(
+            format!("[aliases] {} = \"{}\" names no variable of ours", alias.0, alias.1),
+            "name one that begins with RUNTIMED_",
+        );
+    }
+    if !config.http.listen.ip().is_loopback() && config.http.tls_cert.is_none() {
+        findings.push(Finding::error(
+            "http.plain",
+            format!("[http] listen = {} is not loopback and has no certificate", config.http.listen),
+            "set tls_cert and tls_key, or listen on 127.0.0.1",
+        ));
+    }
+    if let Some(controller) = &config.controller
+        && !is_loopback(&controller.url)
+        && config.http.listen.ip().is_loopback()
+    {
+        findings.push(Finding::note(
+            "logs.not-proxied",
+            "the endpoints listen on loopback alone: the controller shows a Run's log once it is stored, not live",
+            "set [http] listen, tls_cert, tls_key and address, or use a port-forward",
+        ));
+    }
+    if config.controller.is_none() {
+        findings.push(Finding::note(
+            "controller.none",
+            "no controller is configured: only `runtimed job` with a Run of its own can work",
+            "set [controller] url and token_file, or RUNTIMED_CONTROLLER_URL and RUNTIMED_CONTROLLER_TOKEN_FILE",
+        ));
+    }
+    if config.state.dir.is_none() && config.slots == 1 {
+        findings.push(Finding::note(
+            "tier.not-exclusive",
+            "the daemon's state shares the workspace with the one Run: that Run cannot have the three directories whole",
+            "set [state] dir to a mount of its own",
+        ));
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = url.split("//").nth(1).unwrap_or_default();
+    ["127.", "localhost", "[::1]"].iter().any(|loopback| host.starts_with(loopback))
+}
+
+fn posture(
+    config: &Config,
+    facts: &Facts,
+    profile: Option<Profile>,
+    enforcement: Option<&Enforcement>,
+) -> Posture {
+    let outside = |dir: &Path| facts.roots.iter().all(|root| !dir.starts_with(&root.path));
+    let tier = if config.slots == 1 && config.state.dir.as_deref().is_some_and(outside) {
+        Tier::Exclusive
+    } else if facts.user_namespaces.is_ok() {
+        Tier::Namespaces
+    } else {
+        Tier::Base
+    };
+    let protections =
+        enforcement.into_iter().flat_map(|enforcement| &enforcement.items).map(|item| Protection {
+            name: item.protection.name(),
+            state: item.state.name(),
+            mechanism: if item.state == State::Active { item.mechanism.to_string() } else { String::new() },
+            why: item.why.as_ref().map(ToString::to_string),
+        });
+    let medium = facts.roots.first().and_then(|root| root.usable.as_ref().ok());
+    Posture {
+        kernel: facts.support.kernel.clone(),
+        landlock: match &facts.support.landlock {
+            Ok(abi) => format!("ABI {abi}"),
+            Err(missing) => missing.to_string(),
+        },
+        user_namespaces: match &facts.user_namespaces {
+            Ok(()) => "allowed".to_owned(),
+            Err(missing) => missing.to_string(),
+        },
+        uid: facts.uid,
+        gid: facts.gid,
+        passwd: facts.passwd.clone(),
+        no_new_privs: facts.no_new_privs,
+        capabilities: facts.capabilities.map_or_else(|| "not known".to_owned(), |set| format!("{set:016x}")),
+        seccomp_filters: facts.seccomp_filters,
+        profile,
+        tier,
+        staging_medium: medium.map_or_else(|| "none".to_owned(), ToString::to_string),
+        writable: facts.writable.clone(),
+        service_account_token: facts.service_account,
+        metadata_service: facts.metadata_service,
+        protections: protections.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
