@@ -16,6 +16,7 @@ mod collect;
 mod conversation;
 mod intent;
 mod prior;
+mod rotation;
 mod sampler;
 mod tail;
 mod verdict;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
 use crate::upstream::Upstream;
@@ -50,6 +51,8 @@ pub struct Daemon {
     pub own_ports: Vec<u16>,
     /// The attempts that it holds.
     pub attempts: Attempts,
+    /// What the kernel tells of files.
+    pub notices: Notices,
     /// Numbers.
     pub metrics: Metrics,
     /// Why it takes no work, if it does not.

@@ -18,6 +18,7 @@ pub mod journal;
 pub mod link;
 pub mod logs;
 pub mod metrics;
+pub mod notices;
 pub mod outbox;
 pub mod outputs;
 pub mod recovery;

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub quarantined: Gauge,
     /// Reports that the controller has not answered.
     pub outbox: Gauge,
+    /// Modes of the daemon's own directories that somebody took away, and that were mended.
+    pub modes_mended: Counter<u64, AtomicU64>,
     log_bytes: Counter<u64, AtomicU64>,
 }
 
@@ -52,6 +54,7 @@ impl Default for Metrics {
         });
         let (free_slots, quarantined, outbox) = (Gauge::default(), Gauge::default(), Gauge::default());
         let log_bytes = Counter::default();
+        let modes_mended = Counter::default();
         registry.register("attempts", "Attempts that are over, by how they ended", attempts.clone());
         registry.register("step_seconds", "How long each step of an attempt took", steps.clone());
         registry.register("free_slots", "Slots that have no Run", free_slots.clone());
@@ -61,8 +64,13 @@ impl Default for Metrics {
             quarantined.clone(),
         );
         registry.register("outbox_reports", "Reports that the controller has not answered", outbox.clone());
+        registry.register(
+            "modes_mended",
+            "Modes of the daemon's directories that somebody took away, and that were mended",
+            modes_mended.clone(),
+        );
         registry.register("log_bytes", "Bytes of log that were kept", log_bytes.clone());
-        Self { registry, attempts, steps, free_slots, quarantined, outbox, log_bytes }
+        Self { registry, attempts, steps, free_slots, quarantined, outbox, modes_mended, log_bytes }
     }
 }
 

@@ -12,7 +12,16 @@ use crate::daemon::Roots;
 use crate::journal::{Attempt, Journal, JournalError, Record, State};
 use crate::state_dir::StateDir;
 
-/// Deals with every attempt of the journal that is not over, and returns the reports that are to be delivered.
+/// What an earlier daemon has left to this one.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Reports to deliver.
+    pub reports: Vec<Report>,
+    /// Attempts of which something staged may still be there: each keeps a slot out of use.
+    pub quarantined: u32,
+}
+
+/// Deals with every attempt of the journal that is not over.
 ///
 /// # Errors
 /// The journal failed.
@@ -21,10 +30,15 @@ pub async fn recover(
     journal: &Journal,
     roots: &Roots,
     dir: &StateDir,
-) -> Result<Vec<Report>, JournalError> {
+) -> Result<Recovered, JournalError> {
     let mut reports = state.unacknowledged();
+    let mut quarantined = 0;
     for (key, open) in &state.attempts {
         let (scrub, removed) = clear(roots, open);
+        // A tree that could not even be opened may hold what was staged in it.
+        if !removed && scrub.as_ref().map_or(!open.staged.is_empty(), |scrub| !scrub.verified) {
+            quarantined += 1;
+        }
         let mut records = Vec::new();
         if let Some(scrub) = &scrub {
             records.push(Record::Scrubbed { attempt: key.clone(), scrub: scrub.clone() });
@@ -48,7 +62,7 @@ pub async fn recover(
             }
         }
     }
-    Ok(reports)
+    Ok(Recovered { reports, quarantined })
 }
 
 /// Scrubs and removes the trees of an attempt. Returns what became of the staged files, and whether all trees are gone.
@@ -90,6 +104,7 @@ fn scrub_tree(tree: &Tree, open: &Attempt) -> Option<Scrub> {
         Err(error) => Some(Scrub {
             staged: u32::try_from(open.staged.len()).unwrap_or(u32::MAX),
             removed: 0,
+            rotated: 0,
             medium: tree.medium().to_string(),
             verified: false,
             problems: vec![error.to_string()],

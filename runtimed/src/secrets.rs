@@ -22,6 +22,19 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// The smallest value: a shorter one could not be masked without masking half of the log.
 const MIN_BYTES: usize = 8;
 
+/// Bytes of all secrets of a Run, former values included: each is looked for in some fourteen forms, which all take
+/// memory while it runs.
+pub const MAX_TOGETHER: usize = 256 * 1024;
+
+/// Where the value of a configured secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Which secret.
+    pub name: SecretName,
+    /// The file, or the way of links to it.
+    pub path: PathBuf,
+}
+
 /// A value to stage, and the secrets of the Run that are it.
 #[derive(Debug)]
 pub struct Staged {
@@ -33,6 +46,8 @@ pub struct Staged {
     pub value: SecretValue,
     /// Every use that this file serves: two names of one source share one file.
     pub uses: Vec<SecretUse>,
+    /// Where another value may come from; absent for one that was submitted.
+    pub source: Option<Source>,
 }
 
 /// A credential for the fetch.
@@ -131,14 +146,14 @@ pub fn read(
             staged[*index].uses.push(secret.clone());
             continue;
         }
-        let bytes = match (submitted.get(name), source) {
-            (Some(value), _) => Zeroizing::new(value.expose().to_vec()),
+        let (value, place) = match (submitted.get(name), source) {
+            (Some(value), _) => (check(value.expose()).map_err(|why| invalid(name, why))?, None),
             (None, Some(source)) => {
-                file(source.trim_start_matches("file:").as_ref()).map_err(|why| invalid(name, &why))?
+                let place = Source { name: name.clone(), path: path_of(source) };
+                (read_source(&place)?, Some(place))
             }
             (None, None) => return Err(invalid(name, "nobody configured it")),
         };
-        let value = check(&bytes).map_err(|why| invalid(name, why))?;
         if let Some(source) = source {
             sources.insert(source, staged.len());
         }
@@ -147,9 +162,19 @@ pub fn read(
             mode: secret.mode.unwrap_or_default().bits(),
             value,
             uses: vec![secret.clone()],
+            source: place,
         });
     }
     Ok(staged)
+}
+
+/// Reads and checks the value of a configured secret as it is now.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_source(source: &Source) -> Result<SecretValue, Problem> {
+    let bytes = file(&source.path).map_err(|why| invalid(&source.name, &why))?;
+    check(&bytes).map_err(|why| invalid(&source.name, why))
 }
 
 /// Reads the git credential of this name.
@@ -157,7 +182,7 @@ pub fn read(
 /// # Errors
 /// A part of it is missing or unreadable.
 pub fn credential(name: &SecretName, known: &config::Secret) -> Result<Credential, Problem> {
-    let dir = Path::new(known.source.trim_start_matches("dir:"));
+    let dir = path_of(&known.source);
     let part = |file_name: &str| -> Result<Zeroizing<String>, Problem> {
         let bytes = file(&dir.join(file_name)).map_err(|why| invalid(name, &why))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| invalid(name, "it is not UTF-8"))?;
@@ -183,8 +208,7 @@ pub fn try_source(name: &SecretName, known: &config::Secret) -> Result<(), Probl
     match known.kind {
         config::SecretKind::GitHttps => credential(name, known).map(drop),
         config::SecretKind::Opaque => {
-            let bytes = file(&source_path(known)).map_err(|why| invalid(name, &why))?;
-            check(&bytes).map(drop).map_err(|why| invalid(name, why))
+            read_source(&Source { name: name.clone(), path: path_of(&known.source) }).map(drop)
         }
     }
 }
@@ -228,10 +252,9 @@ fn invalid(name: &SecretName, why: &str) -> Problem {
     Problem::new(Code::SecretInvalid, format!("secret {name} cannot be used: {why}"))
 }
 
-/// The path of a source file, for rotation and for the mounts that no Run may be granted.
+/// The path in a source as it is configured.
 #[must_use]
-pub fn source_path(secret: &config::Secret) -> PathBuf {
-    let source = &secret.source;
+pub fn path_of(source: &str) -> PathBuf {
     PathBuf::from(source.strip_prefix("file:").or_else(|| source.strip_prefix("dir:")).unwrap_or(source))
 }
 

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
 use crate::upstream::{Given, Upstream};
@@ -106,12 +107,19 @@ impl Parts {
         let address = self.config.http.address.clone().unwrap_or_else(|| self.listener.url());
         let (listener, twin, once) = (self.listener, self.twin, self.once);
         let port = listener.local_addr().port();
-        let daemon = daemon(self.config, self.build, self.worker, self.upstream, port).await?;
+        let (daemon, quarantined) = daemon(self.config, self.build, self.worker, self.upstream, port).await?;
         tracing::info!(daemon = %daemon.name, runtime = %daemon.config.runtime, address, "ready to lease");
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
         let (current, sessions) = watch::channel(None);
         let (slots, tails) = (TaskTracker::new(), TaskTracker::new());
-        for _ in 0..daemon.config.slots {
+        let quarantined = quarantined.min(daemon.config.slots);
+        (0..quarantined).for_each(|_| slot::quarantine(&daemon));
+        if once && quarantined > 0 {
+            return Err(Failure::fault(anyhow!(
+                "what an earlier Run staged here cannot be removed: replace the pod"
+            )));
+        }
+        for _ in quarantined..daemon.config.slots {
             let (sessions, draining, tails) = (sessions.clone(), draining.clone(), tails.clone());
             slots.spawn(slot::run(Arc::clone(&daemon), sessions, draining, tails, once));
         }
@@ -125,6 +133,8 @@ impl Parts {
         let kept = Arc::clone(&daemon);
         essential.spawn(async move { session::keep(&kept, address, &current).await });
         let sent = Arc::clone(&daemon);
+        let told = Arc::clone(&daemon);
+        essential.spawn(async move { told.notices.run(&told.metrics).await });
         let outbox_sessions = sessions.clone();
         essential.spawn(async move { sent.outbox.run(&sent, outbox_sessions).await });
         if rustix::process::getpid() == process::Pid::INIT {
@@ -225,7 +235,7 @@ async fn daemon(
     worker: runtimed_sandbox::spawn::Executable,
     upstream: Upstream,
     port: u16,
-) -> Result<Arc<Daemon>, Failure> {
+) -> Result<(Arc<Daemon>, u32), Failure> {
     let open = |path: &Path| {
         let hint = "the three roots must be directories that the daemon may write; set them under [roots]";
         Root::open(path).map_err(|error| Failure::usage(anyhow!("{error}; {hint}")))
@@ -241,29 +251,38 @@ async fn daemon(
         tried.map_err(|error| Failure::usage(anyhow!(error).context("a root cannot be used")))?;
     }
     let state = StateDir::take(config.state.dir.as_deref(), &roots.workspace).map_err(Failure::usage)?;
+    let notices = Notices::default();
+    // What a Run may know by path. In a pod these belong to root, and nobody here can take their modes away.
+    for path in roots.all().map(Root::path).into_iter().chain([state.place()]) {
+        if let Err(error) = notices.keep_mode(path) {
+            tracing::warn!(path = %path.display(), %error, "a directory's mode cannot be kept");
+        }
+    }
     let (journal, left) = Journal::open(state.path()).map_err(Failure::fault)?;
-    let reports = recovery::recover(&left, &journal, &roots, &state).await.map_err(Failure::fault)?;
+    let recovered = recovery::recover(&left, &journal, &roots, &state).await.map_err(Failure::fault)?;
     let name = match &config.name {
         Some(name) => name.clone(),
         None => host_name().map_err(Failure::usage)?,
     };
-    Ok(Arc::new(Daemon {
+    let daemon = Arc::new(Daemon {
         build,
         name,
         environment: environment(),
         roots,
         state,
         journal,
-        outbox: Outbox::with(reports),
+        outbox: Outbox::with(recovered.reports),
         controller: upstream,
         worker,
         own_ports: vec![port],
         attempts: Attempts::default(),
+        notices,
         metrics: Metrics::default(),
         readiness: Readiness::default(),
         ended: watch::Sender::default(),
         config,
-    }))
+    });
+    Ok((daemon, recovered.quarantined))
 }
 
 /// The same port of the other loopback, so that no Run can take it and be mistaken for the daemon.

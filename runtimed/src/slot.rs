@@ -20,7 +20,17 @@ const WAIT: Duration = Duration::from_secs(20);
 /// How long a slot waits for the controller's last word when the daemon ends.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// Serves one slot until `draining`, or for a single Run if `once`. What goes on after a Run has left the slot, uploads and reports, is in `tails`.
+/// Takes one slot out of use: something that was staged in it may still be there.
+pub fn quarantine(daemon: &Daemon) {
+    daemon.metrics.quarantined.inc();
+    if daemon.metrics.quarantined.get() >= i64::from(daemon.config.slots) {
+        daemon.readiness.quarantined.store(true, Ordering::Release);
+    }
+    tracing::error!("a slot is out of use: what was staged in it could not be removed");
+}
+
+/// Serves one slot until `draining`, or for a single Run if `once`. What goes on after a Run has left the slot, uploads
+/// and reports, is in `tails`.
 pub async fn run(
     daemon: Arc<Daemon>,
     mut sessions: watch::Receiver<Option<Current>>,
@@ -76,11 +86,7 @@ pub async fn run(
                 }
                 daemon.readiness.broken.store(false, Ordering::Release);
                 if slot == Slot::Quarantined {
-                    daemon.metrics.quarantined.inc();
-                    if daemon.metrics.quarantined.get() >= i64::from(daemon.config.slots) {
-                        daemon.readiness.quarantined.store(true, Ordering::Release);
-                    }
-                    tracing::error!("a slot is out of use: what it staged could not be removed");
+                    quarantine(&daemon);
                     return;
                 }
                 daemon.metrics.free_slots.inc();

@@ -1,20 +1,25 @@
 //! The daemon's own directory: found or made, and held by one daemon at a time.
+//!
+//! It has a random name in its place, which is the configured directory or else the workspace root: a Run has the
+//! daemon's uid and reads the daemon's configuration, so that it could take away the modes of whatever has a path that
+//! it knows.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use runtimed_sandbox::tree::{Root, TreeError};
+use runtimed_sandbox::tree::{Root, Tree, TreeError};
 use rustix::fs::{FlockOperation, flock};
 
-/// The file whose lock says that a daemon lives here, and whose presence that the directory is a daemon's.
-const LOCK: &str = "runtimed.lock";
+/// The file whose presence says that a directory is a daemon's.
+const MARK: &str = "runtimed.state";
 
 /// The daemon's own directory. The lock goes when it is dropped.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    place: PathBuf,
     _lock: File,
 }
 
@@ -40,31 +45,35 @@ pub enum StateError {
 }
 
 impl StateDir {
-    /// Takes the configured directory, or without one the randomly named one in `workspace`, made at the first start
-    /// and found again by its lock file.
+    /// Takes the randomly named directory in `configured`, or without one in `workspace`: made at the first start and
+    /// found again by its mark. The lock is on the place, so that two daemons that start together do not make one each.
     ///
     /// # Errors
     /// It cannot be used, or another daemon has it.
     pub fn take(configured: Option<&Path>, workspace: &Root) -> Result<Self, StateError> {
-        let path = match configured {
-            Some(path) => {
-                let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-                made.map_err(|error| StateError::Open { path: path.to_owned(), error })?;
-                path.to_owned()
-            }
-            None => match find(workspace)? {
-                Some(found) => found,
-                None => workspace.create()?.path(),
-            },
-        };
-        let failed = |error: io::Error| StateError::Open { path: path.clone(), error };
-        let lock =
-            OpenOptions::new().create(true).append(true).mode(0o600).open(path.join(LOCK)).map_err(failed)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Taken(path)),
-            Err(error) => Err(failed(error.into())),
+        let place = configured.unwrap_or(workspace.path());
+        let failed = |error: io::Error| StateError::Open { path: place.to_owned(), error };
+        if configured.is_some() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(failed)?;
         }
+        let lock = open(place).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StateError::Taken(place.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+        }
+        let root = match configured {
+            Some(path) => &Root::open(path)?,
+            None => workspace,
+        };
+        let tree = match find(root)? {
+            Some(found) => found,
+            None => root.create()?,
+        };
+        let path = tree.path();
+        let mark = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join(MARK));
+        mark.map_err(|error| StateError::Open { path: path.clone(), error })?;
+        Ok(Self { path, place: place.to_owned(), _lock: lock })
     }
 
     /// Where it is.
@@ -72,14 +81,36 @@ impl StateDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The directory that it lies in, whose path Runs may know.
+    #[must_use]
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
 }
 
-/// The first directory of the root that has a lock file in it.
-fn find(workspace: &Root) -> Result<Option<PathBuf>, TreeError> {
-    let mut names = workspace.list()?;
+/// Opens a directory, giving it its owner's permissions back if a Run of an earlier daemon took them away.
+fn open(place: &Path) -> io::Result<File> {
+    match File::open(place) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::set_permissions(place, fs::Permissions::from_mode(0o700))?;
+            tracing::warn!(path = %place.display(), "a directory's mode had been taken away; it is mended");
+            File::open(place)
+        }
+        opened => opened,
+    }
+}
+
+/// The first directory of the root that is a daemon's.
+fn find(root: &Root) -> Result<Option<Tree>, TreeError> {
+    let mut names = root.list()?;
     names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-    let paths = names.iter().map(|name| workspace.path().join(name.as_str()));
-    Ok(paths.into_iter().find(|path| path.join(LOCK).is_file()))
+    for name in names {
+        if root.path().join(name.as_str()).join(MARK).is_file() {
+            return root.reopen(&name);
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -90,10 +121,24 @@ mod tests {
     fn a_second_daemon_is_refused_and_a_later_one_finds_the_same_place() {
         let dir = tempfile::tempdir().expect("a directory");
         let root = Root::open(dir.path()).expect("opens");
-        let first = StateDir::take(None, &root).expect("taken");
-        assert!(matches!(StateDir::take(None, &root), Err(StateError::Taken(_))));
-        let place = first.path().to_owned();
-        drop(first);
-        assert_eq!(StateDir::take(None, &root).expect("taken again").path(), place);
+        let own = dir.path().join("state");
+        for configured in [None, Some(own.as_path())] {
+            let first = StateDir::take(configured, &root).expect("taken");
+            assert!(matches!(StateDir::take(configured, &root), Err(StateError::Taken(_))));
+            let path = first.path().to_owned();
+            assert_eq!(path.parent(), Some(configured.unwrap_or(dir.path())));
+            drop(first);
+            assert_eq!(StateDir::take(configured, &root).expect("taken again").path(), path);
+        }
+    }
+
+    #[test]
+    fn a_place_whose_mode_was_taken_away_is_mended() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = Root::open(dir.path()).expect("opens");
+        let place = dir.path().join("state");
+        let path = StateDir::take(Some(&place), &root).expect("taken").path().to_owned();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o000)).expect("taken away");
+        assert_eq!(StateDir::take(Some(&place), &root).expect("taken again").path(), path);
     }
 }

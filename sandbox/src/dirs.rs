@@ -62,16 +62,17 @@ pub(crate) fn enter(parent: BorrowedFd<'_>, name: &CStr, repair: Repair) -> Resu
     rustix::fs::openat(&handle, c".", OFlags::RDONLY | DIRECTORY, Mode::empty())
 }
 
-/// Adds permission bits for the owner of the directory behind `fd`, if they are missing and it is ours.
-pub(crate) fn widen(fd: BorrowedFd<'_>, bits: u32) -> Result<(), Errno> {
+/// Adds permission bits for the owner of the directory behind `fd`, if they are missing and it is ours; says whether
+/// they were missing.
+pub(crate) fn widen(fd: BorrowedFd<'_>, bits: u32) -> Result<bool, Errno> {
     let stat = rustix::fs::fstat(fd)?;
     if stat.st_mode & bits == bits {
-        return Ok(());
+        return Ok(false);
     }
     if stat.st_uid != rustix::process::geteuid().as_raw() {
         return Err(Errno::PERM);
     }
-    sys::chmod_descriptor(fd, (stat.st_mode & MODE_BITS) | bits)
+    sys::chmod_descriptor(fd, (stat.st_mode & MODE_BITS) | bits).map(|()| true)
 }
 
 /// Names in the directory behind `fd` in byte order, without `.` and `..`; at most `cap`, and whether there were more.

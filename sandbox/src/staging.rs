@@ -65,6 +65,7 @@ pub struct Staging {
     path: PathBuf,
     medium: Medium,
     files: BTreeMap<StagedName, Staged>,
+    rotated: u32,
 }
 
 /// The directory, and the tree that it has its name in.
@@ -115,7 +116,13 @@ impl Staging {
             path: path.clone(),
             source,
         })?;
-        Ok(Self { tree: Dir { tree: tree_fd, staging }, path, medium: tree.medium(), files: BTreeMap::new() })
+        Ok(Self {
+            tree: Dir { tree: tree_fd, staging },
+            path,
+            medium: tree.medium(),
+            files: BTreeMap::new(),
+            rotated: 0,
+        })
     }
 
     /// The directory's absolute path, to be granted whole: a rule on a file would die with its rotation.
@@ -149,6 +156,12 @@ impl Staging {
     pub fn rotate(&mut self, name: &StagedName, value: &[u8], mode: u32) -> Result<PathBuf, StagingError> {
         let path = self.path.join(name.as_str());
         let incoming = format!("{INCOMING}{}", TreeName::random());
+        // The command may have taken the directory's mode away; it can do so again, and then the former value stands.
+        dirs::widen(self.tree.staging.as_fd(), 0o700).map_err(|source| StagingError::Io {
+            action: "repair the mode of",
+            path: self.path.clone(),
+            source,
+        })?;
         let current = self.write(&incoming, value, mode)?;
         let dir = self.tree.staging.as_fd();
         if let Err(source) =
@@ -165,6 +178,7 @@ impl Staging {
             scrub::destroy(before_last, name.as_str(), self.medium, &mut Vec::new());
         }
         self.files.insert(name.clone(), Staged { current, previous: former.map(|staged| staged.current) });
+        self.rotated = self.rotated.saturating_add(1);
         Ok(path)
     }
 

@@ -284,6 +284,37 @@ impl Tree {
         Ok(fd)
     }
 
+    /// Gives the owner's permissions back to the tree and to these directories directly in it, where they were taken
+    /// away; returns what was mended, the tree itself as `.`. A name that is gone, or no directory any more, is passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] if a mode cannot be repaired.
+    pub fn mend(&self, names: &[&str]) -> Result<Vec<String>, TreeError> {
+        let failed = |name: &str| {
+            let path = self.path().join(name);
+            move |source| TreeError::Io { action: "repair the mode of", path, source }
+        };
+        let mut mended = Vec::new();
+        if dirs::widen(self.fd(), 0o700).map_err(failed("."))? {
+            mended.push(".".to_owned());
+        }
+        for name in names {
+            // An O_PATH descriptor needs no permission on the directory itself.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat2(&self.fd, *name, flags, Mode::empty(), dirs::CONTAINED) {
+                Ok(dir) => {
+                    if dirs::widen(dir.as_fd(), 0o700).map_err(failed(name))? {
+                        mended.push((*name).to_owned());
+                    }
+                }
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(source) => return Err(failed(name)(source)),
+            }
+        }
+        Ok(mended)
+    }
+
     /// Measures the tree, looking at no more than `cap` entries and never changing a mode, for it may be in use.
     ///
     /// # Errors

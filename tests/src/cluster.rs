@@ -1,9 +1,10 @@
 //! A controller and some daemons on loopback.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use runtimed_api::digest::Digest;
@@ -183,6 +184,55 @@ impl Cluster {
         rest.split('"').next().unwrap_or_default().to_owned()
     }
 
+    /// The directory in which a daemon's state is, which Runs may know.
+    #[must_use]
+    pub fn state_place(&self, index: usize) -> PathBuf {
+        self.state_dir(index)
+    }
+
+    /// The person's token, which also opens the metrics.
+    ///
+    /// # Panics
+    /// Its file is gone.
+    #[must_use]
+    pub fn token(&self) -> String {
+        fs::read_to_string(&self.token_file).expect("a token")
+    }
+
+    /// What a daemon's own endpoints answer, headers and body.
+    ///
+    /// # Panics
+    /// The daemon does not answer.
+    #[must_use]
+    pub fn get(&self, index: usize, path: &str, token: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.address(index)).expect("connects");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    }
+
+    /// Waits until a daemon has said this in its log.
+    ///
+    /// # Panics
+    /// It does not within half a minute.
+    pub async fn until_daemon_said(&self, index: usize, words: &str) {
+        let said = || self.daemons[index].as_ref().expect("the daemon runs").said();
+        until(&format!("daemon {index} to say {words:?}"), || said().contains(words)).await;
+    }
+
+    /// Waits until a daemon is ready for Runs.
+    ///
+    /// # Panics
+    /// It is not within half a minute.
+    pub async fn until_ready(&self, index: usize) {
+        self.until_daemon_said(index, "ready to lease").await;
+        until("a daemon to be ready", || self.get(index, "/readyz", "").starts_with("HTTP/1.1 200")).await;
+    }
+
     /// Starts a daemon again, after it has ended.
     pub fn restart_daemon(&mut self, index: usize) {
         drop(self.daemons[index].take());
@@ -304,8 +354,9 @@ impl Cluster {
         self.daemons.clear();
         let mut left = self.left_in_roots();
         for index in 0..self.options.daemons {
-            let entries = fs::read_dir(self.state_dir(index)).expect("the state");
-            left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+            // The state has a random name in its place; directories in it are spools.
+            let states = directories(&self.state_dir(index));
+            left.extend(states.iter().flat_map(|state| directories(state)));
         }
         left
     }
@@ -321,6 +372,20 @@ fn start_controller(base: &Path, options: &Options, listen: &str) -> (Server, St
     let line: serde_json::Value = serde_json::from_str(&controller.first_line()).expect("a line of JSON");
     let url = line["listening"].as_str().expect("the address").to_owned();
     (controller, url)
+}
+
+/// Looks until it is so, at most half a minute.
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn directories(place: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(place).expect("it can be listed");
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 /// A directory that others may enter, as the unprivileged uid must.

@@ -19,9 +19,6 @@ use crate::logs::Log;
 use crate::redact::Redactor;
 use crate::secrets::{self, Credential, Staged};
 
-/// Bytes of all secrets of a Run: each is looked for in some fourteen forms, which all take memory while it runs.
-const MAX_TOGETHER: usize = 256 * 1024;
-
 /// What was granted, and the values that it needs.
 #[derive(Debug)]
 pub(super) struct Accepted {
@@ -125,7 +122,7 @@ impl Attempt {
             needles.push((name, secret.value.expose()));
         }
         needles.extend(credential.iter().flat_map(Credential::needles).map(|part| ("credential", part)));
-        if needles.iter().map(|(_, value)| value.len()).sum::<usize>() > MAX_TOGETHER {
+        if needles.iter().map(|(_, value)| value.len()).sum::<usize>() > secrets::MAX_TOGETHER {
             let why = "the secrets of the Run are larger than 256 KiB together";
             return Err(runtimed_api::problem::Problem::new(Code::SecretInvalid, why).into());
         }

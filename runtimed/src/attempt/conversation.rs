@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::accept::Accepted;
 use super::intent::confinement;
 use super::prior::prior_patches;
+use super::rotation::Rotation;
 use super::sampler;
 use super::verdict::outcome;
 use super::workspace::{StagedEnv, Workspace};
@@ -116,15 +117,18 @@ impl Conversation {
         workspace: &mut Workspace,
     ) -> Result<AttemptEnd, Ended> {
         self.prepare(attempt, &accepted.granted, workspace).await?;
-        let staged = workspace.stage(attempt, accepted.secrets).await?;
+        let staged = workspace.stage(attempt, &accepted.secrets).await?;
+        let mut rotation = Rotation::begin(attempt, &accepted.secrets);
+        drop(accepted.secrets);
         self.start(attempt, &accepted.granted, workspace, staged).await?;
         let sampler = sampler::start(attempt, &accepted.granted.limits, &self.worker, workspace)?;
-        let end = self.wait(attempt, &accepted.granted).await;
+        let end = self.wait(attempt, &accepted.granted, workspace, &mut rotation).await;
         drop(sampler);
         let end = end?;
         // The lease is another's by now: whatever is collected could not be delivered.
         if attempt.live.stopping() != Some(Stop::LeaseLost) {
             attempt.live.set(|now| now.step = Some(Step::Capture));
+            workspace.mend(attempt);
             if let Err(problem) = self.capture(attempt).await {
                 attempt.result.warnings.push(format!("the patch was not captured: {problem}"));
             }
@@ -238,7 +242,13 @@ impl Conversation {
     }
 
     /// Step 10: until the tree is empty and the Outcome is journaled.
-    async fn wait(&mut self, attempt: &mut Attempt, granted: &Granted) -> Result<AttemptEnd, Ended> {
+    async fn wait(
+        &mut self,
+        attempt: &mut Attempt,
+        granted: &Granted,
+        workspace: &mut Workspace,
+        rotation: &mut Rotation,
+    ) -> Result<AttemptEnd, Ended> {
         let grace = granted.limits.grace.map_or(Duration::ZERO, runtimed_api::duration::Span::get);
         let timeout = granted.limits.timeout.map(|timeout| Instant::now() + timeout.get());
         let mut stops = attempt.live.stops();
@@ -258,6 +268,11 @@ impl Conversation {
                 stop = stops.wait_for(Option::is_some), if stopped.is_none() => {
                     let stop = stop.ok().and_then(|stop| *stop);
                     stop.unwrap_or(Stop::Drain)
+                }
+                () = rotation.due() => {
+                    // A few small files, and an automaton; only this attempt waits for it.
+                    tokio::task::block_in_place(|| rotation.apply(attempt, workspace));
+                    continue;
                 }
                 () = sleep_until(due), if due.is_some() => {
                     if stopped.is_some() {

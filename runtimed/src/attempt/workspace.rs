@@ -10,6 +10,7 @@ use runtimed_api::link::{Trees, layout};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::status::Scrub;
 use runtimed_api::run::step::Step;
+use runtimed_api::session::SecretValue;
 use runtimed_sandbox::staging::{ScrubReport, StagedName, Staging};
 use runtimed_sandbox::tree::{Tree, TreeName};
 use zeroize::Zeroizing;
@@ -101,7 +102,7 @@ impl Workspace {
     pub(super) async fn stage(
         &mut self,
         attempt: &mut Attempt,
-        secrets: Vec<Staged>,
+        secrets: &[Staged],
     ) -> Result<StagedEnv, Ended> {
         attempt.live.set(|now| now.step = Some(Step::Stage));
         let mut env = StagedEnv::default();
@@ -116,7 +117,7 @@ impl Workspace {
         // A few small files on a memory-backed root: not worth another thread.
         let place = Staging::create(&self.tmp).map_err(|error| failed(&error))?;
         let place = self.staging.insert(place);
-        for secret in &secrets {
+        for secret in secrets {
             let name: StagedName = secret.file.parse().map_err(|error| failed(&error))?;
             let path =
                 place.stage(&name, secret.value.expose(), secret.mode).map_err(|error| failed(&error))?;
@@ -140,6 +141,36 @@ impl Workspace {
         let lap = attempt.clock.lap(Step::Stage);
         attempt.result.steps.push(lap);
         Ok(env)
+    }
+
+    /// Gives back the modes that the command has taken from its own directories, so that what it made can be read.
+    pub(super) fn mend(&self, attempt: &mut Attempt) {
+        for (tree, names) in [
+            (&self.tmp, &[layout::TMP, layout::STAGED][..]),
+            (&self.home, &[layout::HOME, layout::OUTPUTS_DIR]),
+            (&self.workspace, &[layout::WORKSPACE, layout::ARTIFACTS, layout::PRIVATE]),
+        ] {
+            let warning = match tree.mend(names) {
+                Ok(mended) if mended.is_empty() => continue,
+                Ok(mended) => {
+                    format!("the command took modes away, which were repaired: {}", mended.join(", "))
+                }
+                Err(error) => storage("a mode cannot be repaired", &error).message,
+            };
+            attempt.result.warnings.push(warning);
+        }
+    }
+
+    /// Puts a new value in the place of a staged one.
+    pub(super) fn rotate(
+        &mut self,
+        name: &StagedName,
+        value: &SecretValue,
+        mode: u32,
+    ) -> Result<(), Problem> {
+        let Some(staging) = &mut self.staging else { return Ok(()) };
+        let rotated = staging.rotate(name, value.expose(), mode);
+        rotated.map(drop).map_err(|error| storage("the new value cannot be staged", &error))
     }
 
     /// Removes what was staged, and looks whether it is gone. Always done, whatever happened before.
@@ -182,6 +213,7 @@ pub(crate) fn scrub_of(report: ScrubReport) -> Scrub {
     Scrub {
         staged: report.staged,
         removed: report.removed,
+        rotated: report.rotated,
         medium: report.medium.to_string(),
         verified: report.verified,
         problems: report.problems,

@@ -183,7 +183,7 @@ fn files(config: &Config) -> Vec<FileFact> {
     for (name, secret) in &config.secrets {
         let problem = secrets::try_source(name, secret).err().map(|problem| problem.message);
         let key = format!("secrets.{name}");
-        files.push(FileFact { key, path: secrets::source_path(secret), problem, secret: true });
+        files.push(FileFact { key, path: secrets::path_of(&secret.source), problem, secret: true });
     }
     files
 }

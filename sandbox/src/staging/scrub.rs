@@ -24,6 +24,8 @@ pub struct ScrubReport {
     pub staged: u32,
     /// Entries of the staging directory that were removed, those included that the command had put there.
     pub removed: u32,
+    /// Values that took the place of another.
+    pub rotated: u32,
     /// What the values were stored on.
     pub medium: Medium,
     /// What was not as it had been left, in sentences, without values; at most 32.
@@ -36,6 +38,7 @@ pub(super) fn scrub(staging: Staging) -> ScrubReport {
     let mut report = ScrubReport {
         staged: u32::try_from(staging.files.len()).unwrap_or(u32::MAX),
         removed: 0,
+        rotated: staging.rotated,
         medium: staging.medium,
         problems: Vec::new(),
         verified: false,
@@ -43,8 +46,14 @@ pub(super) fn scrub(staging: Staging) -> ScrubReport {
     let (tree, dir) = (staging.tree.tree.as_fd(), staging.tree.staging.as_fd());
     // The command may have changed the modes of both; without them nothing below would work.
     for (what, fd) in [("tree", tree), ("staging directory", dir)] {
-        if let Err(errno) = dirs::widen(fd, 0o700) {
-            report.problems.push(format!("the mode of the {what} could not be repaired: {errno}"));
+        match dirs::widen(fd, 0o700) {
+            Ok(false) => {}
+            Ok(true) => {
+                report.problems.push(format!("the mode of the {what} had been taken away; it was repaired"));
+            }
+            Err(errno) => {
+                report.problems.push(format!("the mode of the {what} could not be repaired: {errno}"));
+            }
         }
     }
     let mut destroyed = true;

@@ -84,7 +84,9 @@ both! {
             fs::write(outside.join("kept"), "kept").unwrap();
             let root = Root::open(place.path()).unwrap();
             let tree = root.create().unwrap();
-            dig(&tree, 12_000);
+            // A disk may take milliseconds for each directory.
+            let levels = if root.medium().is_memory() { 12_000 } else { 1000 };
+            dig(&tree, levels);
             let path = tree.path();
             for (name, mode) in [("none", 0), ("unreadable", 0o300), ("unwritable", 0o500), ("unsearchable", 0o600)] {
                 let dir = path.join(name);
@@ -105,7 +107,7 @@ both! {
                 fs::write(wide.join(number.to_string()), "").unwrap();
             }
             fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
-            assert_eq!(tree.remove().unwrap().entries, 12_000 + 1 + 4 * 4 + 5 + 3001 + 1);
+            assert_eq!(tree.remove().unwrap().entries, u64::from(levels) + 1 + 4 * 4 + 5 + 3001 + 1);
             assert_eq!(root.list().unwrap(), []);
             assert_eq!(fs::read_to_string(outside.join("kept")).unwrap(), "kept");
         }

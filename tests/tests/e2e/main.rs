@@ -4,5 +4,7 @@ mod command_line;
 mod lifecycle;
 mod many;
 mod results;
+mod rotation;
+mod sabotage;
 mod secrets;
 mod servers;

@@ -239,6 +239,9 @@ pub struct Scrub {
     pub staged: u32,
     /// Files that were removed; more than `staged` when the command added some.
     pub removed: u32,
+    /// New values that took the place of a staged one while the command ran.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rotated: u32,
     /// Where they lay: `tmpfs`, `ramfs` or `disk`.
     pub medium: String,
     /// Nothing of them is left at the place of staging, and that was looked at.
@@ -246,6 +249,11 @@ pub struct Scrub {
     /// What was found or went wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The change that a Run made.
