@@ -15,8 +15,8 @@ use runtimed_api::parse;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::tokens::{DaemonToken, PersonToken, Role, Tokens};
 
+pub use attempts::AttemptTokens;
 pub(crate) use attempts::suffix;
-pub use attempts::{AttemptTokens, KeyError};
 
 /// The largest file of tokens, in bytes: some 100,000 tokens.
 const MAX_FILE: u64 = 32 * 1024 * 1024;

@@ -52,6 +52,10 @@ pub(crate) struct ServeArgs {
     /// The database, the key and the results are kept here; made when it is not there.
     #[arg(long, env = "RUNTIMED_CONTROLLER_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
+    /// The key that submitted secrets are sealed under, 32 bytes; made when it is not there. In the data directory without
+    /// it, where a backup of that holds both.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_SECRETS_KEY", value_name = "FILE")]
+    pub(crate) secrets_key: Option<PathBuf>,
     /// The hashes of people's and daemons' tokens, in TOML; read again when it changes.
     #[arg(long, env = "RUNTIMED_CONTROLLER_TOKENS", value_name = "FILE")]
     pub(crate) tokens: PathBuf,

@@ -117,7 +117,7 @@ pub fn decide(record: &Record, event: &Event, now: Timestamp) -> Result<Decision
         Event::Undelivered(fence) => Ok(undelivered(record, *fence, now)),
         Event::Refuse(refusals) => refuse(record, refusals, now),
         Event::SecretsLost => pending(record).map(|()| {
-            let lost = "secret-invalid: the submitted secrets were lost in a restart of the controller; submit again";
+            let lost = "secret-invalid: the submitted secrets cannot be opened with the controller's key; submit again";
             Decision::changed(ended(record, Phase::Fault, lost, now))
         }),
         Event::Report { daemon, report } => apply_report(record, daemon, report, now),

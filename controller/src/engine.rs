@@ -23,26 +23,28 @@ mod ops;
 mod sessions;
 mod slots;
 mod timers;
+mod vault;
 mod views;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use runtimed_api::ids::{RunUid, RuntimeName, SecretName};
-use runtimed_api::session::SecretValue;
+use runtimed_api::ids::RuntimeName;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 pub use command::{Created, Engine, Located};
+pub(crate) use ops::failed as store_failed;
 
 use crate::auth::AttemptTokens;
 use crate::blobs::BlobStore;
 use crate::core::RunKey;
 use crate::metrics::Metrics;
+use crate::seal::Sealer;
 use crate::store::{Change, Query, Store, StoreError};
 use command::Command;
 use index::Index;
@@ -50,6 +52,7 @@ use ops::{Done, Op};
 use sessions::Sessions;
 use slots::Slots;
 use timers::{Timer, Timers};
+use vault::Vault;
 
 /// Runs read at once at start.
 const PAGE: usize = 1000;
@@ -67,6 +70,8 @@ pub struct Parts {
     pub blobs: BlobStore,
     /// Makes the tokens of attempts.
     pub tokens: AttemptTokens,
+    /// Seals submitted secrets.
+    pub sealer: Sealer,
     /// What is counted.
     pub metrics: Metrics,
     /// How long a lease holds without a renewal.
@@ -80,8 +85,7 @@ struct State {
     sessions: Sessions,
     slots: Slots,
     timers: Timers,
-    /// Submitted secrets of Runs that are not over. They are in no other place.
-    secrets: HashMap<RunUid, BTreeMap<SecretName, SecretValue>>,
+    vault: Vault,
     /// Runs that a write is under way for, and what waits for it.
     busy: HashMap<RunKey, VecDeque<Op>>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -104,7 +108,7 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
         sessions: Sessions::default(),
         slots: Slots::default(),
         timers: Timers::default(),
-        secrets: HashMap::new(),
+        vault: Vault::read(&*parts.store, parts.sealer.clone()).await?,
         busy: HashMap::new(),
         under_way: FuturesUnordered::new(),
         dirty: HashSet::new(),
@@ -122,6 +126,7 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
             None => break,
         }
     }
+    state.forget_left_over_secrets();
     let task = tokio::spawn(state.run(incoming, changes));
     Ok((Engine::new(commands), task))
 }
@@ -169,6 +174,7 @@ impl State {
                 Timer::Lease(key) => self.check_lease(key),
                 Timer::Remove(key, uid) => self.start(key, Op::Remove { uid }),
                 Timer::Session(id) => self.check_session(&id),
+                Timer::Forget(namespace, uid) => self.forget_secrets(namespace, uid),
             }
         }
     }

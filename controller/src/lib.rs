@@ -10,8 +10,10 @@ pub mod auth;
 pub mod blobs;
 pub mod core;
 pub mod engine;
+pub mod key;
 pub mod metrics;
 pub mod runtimes;
+pub mod seal;
 pub mod store;
 
 mod cli;

@@ -18,8 +18,10 @@ use crate::auth::{AttemptTokens, Authority};
 use crate::blobs::BlobStore;
 use crate::cli::ServeArgs;
 use crate::engine::{self, Parts};
+use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::runtimes::Runtimes;
+use crate::seal::Sealer;
 use crate::store::{SqliteStore, Store};
 
 /// Why the controller does not serve, or did not end well.
@@ -55,7 +57,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     let authority = Authority::open(&args.tokens).map_err(ServeError::usage)?;
     let runtimes = Runtimes::read(&args.runtimes).map_err(ServeError::usage)?;
     let _lock = claim(&args.data)?;
-    let tokens = AttemptTokens::open(&args.data.join("attempts.key")).map_err(ServeError::failed)?;
+    let key = |path: &Path| Key::open(path).map_err(ServeError::failed);
+    let tokens = AttemptTokens::under(key(&args.data.join("attempts.key"))?);
+    let default_key = args.data.join("secrets.key");
+    let secrets_key = args.secrets_key.as_deref().unwrap_or(&default_key);
+    let sealer = Sealer::under(&key(secrets_key)?).map_err(ServeError::failed)?;
     let blobs = args.data.join("blobs");
     make(&blobs).map_err(|error| unusable(&blobs, &error))?;
     let blobs = BlobStore::local(&blobs).map_err(ServeError::failed)?;
@@ -69,7 +75,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         .build()
         .map_err(|error| ServeError::Failed(format!("no threads can be had: {error}")))?;
     let metrics = Metrics::default();
-    let parts = Parts { store, blobs, tokens, metrics, lease };
+    let parts = Parts { store, blobs, tokens, sealer, metrics, lease };
     let daemon_ca = args.daemon_ca.clone();
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(ServeError::failed)?;

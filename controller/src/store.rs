@@ -28,6 +28,8 @@ pub enum Kind {
     Run,
     /// A patch that was uploaded to a namespace or captured in it.
     Patch,
+    /// The secrets that were submitted with a Run.
+    Secrets,
 }
 
 /// Names one object.
@@ -48,6 +50,20 @@ pub enum Object {
     Run(Arc<Record>),
     /// A patch.
     Patch(Arc<PatchRecord>),
+    /// Secrets.
+    Secrets(Arc<SealedSecrets>),
+}
+
+/// The secrets that were submitted with a Run, under the Run's uid. They are stored before the Run is, and removed when
+/// it is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSecrets {
+    /// The Run's.
+    pub namespace: Namespace,
+    /// The Run.
+    pub uid: RunUid,
+    /// As [`crate::seal`] makes them.
+    pub sealed: Vec<u8>,
 }
 
 /// A patch of a namespace, by its digest.
@@ -130,6 +146,9 @@ pub enum StoreError {
     /// There is no such object.
     #[error("there is no such object")]
     Missing,
+    /// There is no room for it.
+    #[error("the store's file system is full")]
+    Full,
     /// The store itself failed.
     #[error("the store failed: {0}")]
     Failed(Arc<str>),
@@ -151,6 +170,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Removes an object; errors as for [`Store::replace`].
     fn delete(&self, key: Key, version: Version) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Everything of a kind that is not many: patches or sealed secrets, in no order.
+    fn all(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>>;
+
     /// A page of Runs.
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>>;
 
@@ -165,6 +187,7 @@ impl Object {
         match self {
             Self::Run(record) => Key::run(&record.key),
             Self::Patch(patch) => Key::patch(patch.namespace.clone(), patch.digest),
+            Self::Secrets(secrets) => Key::secrets(secrets.namespace.clone(), &secrets.uid),
         }
     }
 
@@ -173,7 +196,7 @@ impl Object {
     pub fn run(&self) -> Option<&Arc<Record>> {
         match self {
             Self::Run(record) => Some(record),
-            Self::Patch(_) => None,
+            Self::Patch(_) | Self::Secrets(_) => None,
         }
     }
 }
@@ -189,6 +212,12 @@ impl Key {
     #[must_use]
     pub fn patch(namespace: Namespace, digest: Digest) -> Self {
         Self { kind: Kind::Patch, namespace, name: digest.hex() }
+    }
+
+    /// The key of a Run's secrets.
+    #[must_use]
+    pub fn secrets(namespace: Namespace, uid: &RunUid) -> Self {
+        Self { kind: Kind::Secrets, namespace, name: uid.to_string() }
     }
 }
 

@@ -24,7 +24,7 @@ impl IntoResponse for Failure {
         if code == Code::Unauthenticated {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(code, Code::RateLimited | Code::Unavailable) {
+        if matches!(code, Code::RateLimited | Code::Unavailable | Code::StorageFull) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -45,9 +45,7 @@ impl From<InvalidId> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed");
-        let problem = Problem::new(Code::Internal, "the controller's store failed");
-        Self(problem.hint("try again; the controller's log says why"))
+        Self(crate::engine::store_failed(&error))
     }
 }
 

@@ -10,6 +10,7 @@ use runtimed_api::run::spec::{Retry, RetryOn, RunSpec};
 
 use super::*;
 
+mod explore;
 mod machine;
 mod sequences;
 

@@ -16,8 +16,6 @@ use super::ops::{Op, Reply, answer};
 use super::sessions::run_key;
 use crate::core::{Event, Record, RunKey};
 
-/// Submitted secrets in memory at most, in bytes over all Runs.
-const MAX_SECRET_BYTES: usize = 64 * 1024 * 1024;
 /// Runs that are not over at most.
 const MAX_ACTIVE: usize = 100_000;
 
@@ -297,9 +295,6 @@ impl State {
     }
 
     fn room_for(&self, secrets: &BTreeMap<SecretName, SecretValue>) -> Result<(), Problem> {
-        let bytes = |secrets: &BTreeMap<SecretName, SecretValue>| {
-            secrets.values().map(|value| value.expose().len()).sum::<usize>()
-        };
         let full = |what: &str| {
             Err(Problem::new(Code::Unavailable, format!("the controller holds as many {what} as it may"))
                 .hint("try again when Runs have ended"))
@@ -307,9 +302,7 @@ impl State {
         if self.index.len() >= MAX_ACTIVE {
             return full("Runs");
         }
-        if !secrets.is_empty()
-            && self.secrets.values().map(bytes).sum::<usize>() + bytes(secrets) > MAX_SECRET_BYTES
-        {
+        if !self.vault.room_for(secrets) {
             return full("submitted secrets");
         }
         Ok(())

@@ -37,7 +37,7 @@ impl State {
             requested_by: record.status.requested_by.clone(),
             token: self.parts.tokens.lease(&attempt),
             read_token: self.parts.tokens.read(&attempt),
-            secrets: self.secrets.get(&record.uid).cloned().unwrap_or_default(),
+            secrets: self.vault.get(&record.uid).cloned().unwrap_or_default(),
             patches: patches.into_iter().map(|grant| grant.patch).collect(),
             attempt,
         };

@@ -58,6 +58,11 @@ impl Index {
         self.active.get(key).filter(|active| active.record.uid == *uid)
     }
 
+    /// Whether the Run of this uid is not over. It looks at all of them: for the start alone.
+    pub(super) fn has_uid(&self, uid: &RunUid) -> bool {
+        self.active.values().any(|active| active.record.uid == *uid)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.active.len()
     }
@@ -100,10 +105,10 @@ impl State {
                 if self.index.of_uid(&record.key, &record.uid).is_some() {
                     self.index.set_ready(&record.key, false);
                     self.index.active.remove(&record.key);
-                    self.secrets.remove(&record.uid);
                 }
             }
-            Change::Put(Stored { object: Object::Patch(_), .. }) | Change::Deleted(Object::Patch(_)) => {}
+            Change::Put(Stored { object: Object::Patch(_) | Object::Secrets(_), .. })
+            | Change::Deleted(Object::Patch(_) | Object::Secrets(_)) => {}
         }
     }
 
@@ -142,7 +147,7 @@ impl State {
                 active.lease_until = None;
                 self.index.active.insert(key.clone(), active);
                 self.timers.at_time(gives_up_at, Timer::GiveUp(key.clone(), ready_at));
-                if record.private.submitted_secrets && !self.secrets.contains_key(&record.uid) {
+                if record.private.submitted_secrets && self.vault.get(&record.uid).is_none() {
                     self.start(key.clone(), Op::Event(Event::SecretsLost));
                 } else if ready_at <= Timestamp::now() {
                     self.make_ready(&key);

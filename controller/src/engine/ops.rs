@@ -5,10 +5,11 @@ mod results;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use runtimed_api::ids::{DaemonName, RunUid, RuntimeName, SecretName};
+use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName, SecretName};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::Run;
@@ -26,6 +27,8 @@ use crate::store::{Key, Object, StoreError, Stored, Version};
 
 /// What waits for one Run at most.
 const WAITING: usize = 64;
+/// Between two tries to remove what nobody needs any more.
+pub(super) const REMOVE_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
@@ -65,6 +68,8 @@ pub(super) enum Done {
     Resolved { key: RunKey, slot: Slot, result: Result<Result<Vec<PatchGrant>, Vec<Refusal>>, StoreError> },
     /// A Run was removed, or not.
     Removed { key: RunKey, uid: RunUid, result: Result<(), StoreError> },
+    /// The secrets of a Run were removed, or not.
+    Forgot { namespace: Namespace, uid: RunUid, result: Result<(), StoreError> },
 }
 
 /// What follows when a state is stored.
@@ -102,12 +107,18 @@ impl State {
             }
             None => match op {
                 Op::Submit { record, secrets, reply } => {
-                    if !secrets.is_empty() {
-                        self.secrets.insert(record.uid.clone(), secrets);
-                    }
+                    let sealed = match self.vault.take(&key.namespace, &record.uid, secrets) {
+                        Ok(sealed) => sealed,
+                        Err(problem) => return answer(reply, Err(problem)),
+                    };
                     let object = Object::Run(Arc::new((*record).clone()));
                     let store = Arc::clone(&self.parts.store);
-                    let write = async move { store.create(object).await };
+                    let write = async move {
+                        if let Some(sealed) = sealed {
+                            store.create(sealed).await?;
+                        }
+                        store.create(object).await
+                    };
                     self.write(key, Then::Created { record, reply }, write);
                 }
                 Op::HandOut { slot, .. } | Op::Refuse { slot, .. } => self.give_back(slot),
@@ -280,8 +291,12 @@ fn existing(wanted: &Record, found: Run) -> Result<Created, Problem> {
 }
 
 /// What a person or a daemon is told of a failure of the store; its cause is in our log alone.
-pub(super) fn failed(error: &StoreError) -> Problem {
+pub(crate) fn failed(error: &StoreError) -> Problem {
     tracing::error!(%error, "the store failed");
+    if matches!(error, StoreError::Full) {
+        return Problem::new(Code::StorageFull, "the controller's store is full")
+            .hint("try again when its operator has made room");
+    }
     Problem::new(Code::Internal, "the controller's store failed")
         .hint("try again; the controller's log says why")
 }

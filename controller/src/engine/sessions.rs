@@ -192,7 +192,8 @@ impl State {
             if !is_his(&active.record, &daemon, runtime, &held.attempt) {
                 continue;
             }
-            active.lease_until = Some(until);
+            // Never shortened: what was handed out just now holds for a third longer.
+            active.lease_until = active.lease_until.max(Some(until));
             let live = Live { step: held.step, last_output: held.last_output };
             if active.live != live {
                 active.live = live;

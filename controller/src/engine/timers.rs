@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use runtimed_api::ids::{RunUid, SessionId};
+use runtimed_api::ids::{Namespace, RunUid, SessionId};
 use tokio::time::Instant;
 
 use crate::core::RunKey;
@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Remove(RunKey, RunUid),
     /// A Session may have gone silent.
     Session(SessionId),
+    /// The secrets of a finished Run could not be removed.
+    Forget(Namespace, RunUid),
 }
 
 /// Deadlines, the next one first.

@@ -19,7 +19,7 @@ use std::thread;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, Key, Object, Page, Query, Store, StoreError, Stored, Version};
+use super::{Change, Key, Kind, Object, Page, Query, Store, StoreError, Stored, Version};
 
 /// Requests that wait at most; more make the askers wait.
 const QUEUE: usize = 1024;
@@ -146,6 +146,10 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |answer| writer::Write::Delete { key, version, answer }))
     }
 
+    fn all(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
+        Box::pin(self.read(move |answer| reader::Read::All { kind, answer }))
+    }
+
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(self.read(|answer| reader::Read::List { query: Box::new(query), answer }))
     }
@@ -163,5 +167,8 @@ fn gone() -> StoreError {
 }
 
 fn failed(error: &rusqlite::Error) -> StoreError {
-    StoreError::Failed(Arc::from(error.to_string()))
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+        _ => StoreError::Failed(Arc::from(error.to_string())),
+    }
 }

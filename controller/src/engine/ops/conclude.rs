@@ -6,16 +6,13 @@ use jiff::Timestamp;
 use runtimed_api::problem::{Code, Problem};
 use tokio::time::Instant;
 
-use super::{Done, Op, Then, answer, existing, failed};
+use super::{Done, Op, REMOVE_AGAIN, Then, answer, existing, failed};
 use crate::core::{Effect, Record, RunKey, Standing};
 use crate::engine::command::Created;
 use crate::engine::slots::Slot;
 use crate::engine::timers::Timer;
 use crate::engine::{AGAIN, State};
 use crate::store::{Object, StoreError, Stored};
-
-/// Between two tries to remove a finished Run.
-const REMOVE_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl State {
     /// Concludes what was under way.
@@ -49,6 +46,7 @@ impl State {
                 }
                 self.go_on(key, waiting);
             }
+            Done::Forgot { namespace, uid, result } => self.forgot(namespace, uid, result),
             Done::Removed { key, uid, result } => {
                 let waiting = self.busy.remove(&key).unwrap_or_default();
                 if let Err(error) = result {
@@ -107,11 +105,15 @@ impl State {
         let again = matches!(error, StoreError::Conflict | StoreError::Missing);
         match then {
             Then::Created { record, reply } => {
-                self.secrets.remove(&record.uid);
+                if record.private.submitted_secrets {
+                    self.forget_secrets(record.key.namespace.clone(), record.uid.clone());
+                }
                 match error {
                     StoreError::Exists(stored) => match stored.object {
                         Object::Run(found) => answer(reply, existing(&record, self.view_of(&found))),
-                        Object::Patch(_) => answer(reply, Err(failed(&StoreError::Missing))),
+                        Object::Patch(_) | Object::Secrets(_) => {
+                            answer(reply, Err(failed(&StoreError::Missing)));
+                        }
                     },
                     error => answer(reply, Err(failed(&error))),
                 }
@@ -147,7 +149,9 @@ impl State {
             match effect {
                 Effect::Stop(attempt) => self.tell_to_stop(record, &attempt),
                 Effect::ForgetSecrets => {
-                    self.secrets.remove(&record.uid);
+                    if record.private.submitted_secrets {
+                        self.forget_secrets(record.key.namespace.clone(), record.uid.clone());
+                    }
                     self.parts.metrics.finished(record.status.phase);
                 }
             }

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use runtimed_api::ids::{InvalidId, Namespace};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::writer::{kind, opaque};
 use super::{Key, Object, Page, Query, StoreError, Stored, Version, failed};
 use crate::core::Record;
-use crate::store::{Kind, PatchRecord};
+use crate::store::{Kind, PatchRecord, SealedSecrets};
 
 /// Runs looked at for one page. A page may hold fewer than asked for, and still say that there are more: a rare label
 /// must not make one request read the whole table.
@@ -19,6 +20,7 @@ const LOOKED_AT: usize = 10_000;
 #[derive(Debug)]
 pub(super) enum Read {
     Get { key: Key, answer: oneshot::Sender<Result<Option<Stored>, StoreError>> },
+    All { kind: Kind, answer: oneshot::Sender<Result<Vec<Stored>, StoreError>> },
     List { query: Box<Query>, answer: oneshot::Sender<Result<Page, StoreError>> },
 }
 
@@ -27,6 +29,7 @@ pub(super) fn run(connection: &Connection, mut reads: mpsc::Receiver<Read>) {
         // Whoever does not wait any more does not need the answer.
         match read {
             Read::Get { key, answer } => drop(answer.send(get(connection, &key))),
+            Read::All { kind, answer } => drop(answer.send(all(connection, kind))),
             Read::List { query, answer } => drop(answer.send(list(connection, &query))),
         }
     }
@@ -45,13 +48,40 @@ pub(super) fn get(connection: &Connection, key: &Key) -> Result<Option<Stored>, 
         })
         .map_err(|error| failed(&error))?;
     let Some((version, body)) = found else { return Ok(None) };
-    let object = match key.kind {
+    let object = object(key.kind, &key.namespace, &key.name, body)?;
+    Ok(Some(Stored { object, version: opaque(version) }))
+}
+
+fn all(connection: &Connection, of: Kind) -> Result<Vec<Stored>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT namespace, name, version, body FROM object WHERE kind = ?1")
+        .map_err(|error| failed(&error))?;
+    let rows = statement
+        .query_map([kind(of)], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get(3)?))
+        })
+        .map_err(|error| failed(&error))?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (namespace, name, version, body) = row.map_err(|error| failed(&error))?;
+        let namespace = namespace.parse().map_err(|error| misnamed(&error))?;
+        found.push(Stored { object: object(of, &namespace, &name, body)?, version: opaque(version) });
+    }
+    Ok(found)
+}
+
+fn object(kind: Kind, namespace: &Namespace, name: &str, body: Vec<u8>) -> Result<Object, StoreError> {
+    Ok(match kind {
         Kind::Run => Object::Run(Arc::new(run_of(&body)?)),
         Kind::Patch => Object::Patch(Arc::new(
             serde_json::from_slice::<PatchRecord>(&body).map_err(|error| unreadable(&error))?,
         )),
-    };
-    Ok(Some(Stored { object, version: opaque(version) }))
+        Kind::Secrets => Object::Secrets(Arc::new(SealedSecrets {
+            namespace: namespace.clone(),
+            uid: name.parse().map_err(|error| misnamed(&error))?,
+            sealed: body,
+        })),
+    })
 }
 
 fn list(connection: &Connection, query: &Query) -> Result<Page, StoreError> {
@@ -100,5 +130,9 @@ fn run_of(body: &[u8]) -> Result<Record, StoreError> {
 }
 
 fn unreadable(error: &serde_json::Error) -> StoreError {
+    StoreError::Failed(Arc::from(format!("an object in it cannot be read: {error}")))
+}
+
+fn misnamed(error: &InvalidId) -> StoreError {
     StoreError::Failed(Arc::from(format!("an object in it cannot be read: {error}")))
 }
