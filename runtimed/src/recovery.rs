@@ -1,5 +1,7 @@
 //! What an earlier daemon left: scrubbed, reported, removed, before the first lease.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use runtimed_api::ids::AttemptKey;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult, Scrub};
@@ -11,6 +13,9 @@ use crate::attempt::scrub_of;
 use crate::daemon::Roots;
 use crate::journal::{Attempt, Journal, JournalError, Record, State};
 use crate::state_dir::StateDir;
+
+/// How the names of spools begin, in the state directory.
+const SPOOL: &[u8] = b"attempt-";
 
 /// What an earlier daemon has left to this one.
 #[derive(Debug)]
@@ -53,16 +58,23 @@ pub async fn recover(
         }
         tracing::warn!(attempt = %key, finished = open.finished, removed, "found what an earlier daemon left");
         journal.append(records).await?;
-        if let Some(tree) = &open.tree {
-            let spool = dir.path().join(format!("attempt-{tree}"));
-            if let Err(error) = std::fs::remove_dir_all(spool)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::error!(%error, "a spool is left behind");
-            }
+    }
+    remove_spools(dir.path());
+    Ok(Recovered { reports, quarantined })
+}
+
+/// Removes every spool. By name and not by the journal: an earlier daemon may have died after it had journaled that all
+/// else was gone.
+fn remove_spools(dir: &Path) {
+    let found = match std::fs::read_dir(dir) {
+        Ok(found) => found,
+        Err(error) => return tracing::error!(%error, "spools cannot be looked for"),
+    };
+    for entry in found.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(SPOOL)) {
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::error!(%error, spool = %entry.path().display(), "a spool is left behind");
         }
     }
-    Ok(Recovered { reports, quarantined })
 }
 
 /// Scrubs and removes the trees of an attempt. Returns what became of the staged files, and whether all trees are gone.

@@ -19,7 +19,7 @@ use runtimed_client::controller::Controller;
 use runtimed_client::listen::{self, Listener, TlsFiles};
 use runtimed_sandbox::process;
 use runtimed_sandbox::tree::Root;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -104,6 +104,8 @@ struct Parts {
 
 impl Parts {
     async fn run(self, until_stdin_closes: bool) -> Result<Option<Arc<AttemptResult>>, Failure> {
+        // Before anything that takes time: a process without a handler dies of SIGTERM, or as PID 1 does not hear it.
+        let signals = Signals::new().map_err(Failure::fault)?;
         let address = self.config.http.address.clone().unwrap_or_else(|| self.listener.url());
         let (listener, twin, once) = (self.listener, self.twin, self.once);
         let port = listener.local_addr().port();
@@ -144,7 +146,7 @@ impl Parts {
         for listener in std::iter::once(listener).chain(twin) {
             servers.spawn(listen::serve(listener, router.clone(), closed.clone().cancelled_owned()));
         }
-        let drained = drain(&daemon, &sessions, &draining, &slots, &tails, until_stdin_closes, once);
+        let drained = drain(&daemon, &sessions, &draining, &slots, &tails, signals, until_stdin_closes, once);
         let result = tokio::select! {
             drained = drained => drained.map(|()| daemon.ended.borrow().clone()).map_err(Failure::fault),
             Some(ended) = essential.join_next() => {
@@ -167,11 +169,10 @@ async fn drain(
     draining: &CancellationToken,
     slots: &TaskTracker,
     tails: &TaskTracker,
+    mut signals: Signals,
     until_stdin_closes: bool,
     once: bool,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let over = async {
         slots.wait().await;
         tails.close();
@@ -179,8 +180,7 @@ async fn drain(
         daemon.outbox.emptied().await;
     };
     let grace = tokio::select! {
-        _ = terminate.recv() => daemon.config.drain.grace.get(),
-        _ = interrupt.recv() => daemon.config.drain.grace.get(),
+        () = signals.next() => daemon.config.drain.grace.get(),
         // Whoever started the daemon is gone: nobody waits for its Runs.
         () = listen::stdin_closed(), if until_stdin_closes => Duration::ZERO,
         // Everything is delivered: what follows only says good-bye.
@@ -211,8 +211,28 @@ async fn drain(
     };
     tokio::select! {
         () = finish => Ok(()),
-        _ = terminate.recv() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
-        _ = interrupt.recv() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
+        () = signals.next() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
+    }
+}
+
+/// The signals that end the daemon. One that comes before it is waited for is not lost.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

@@ -99,15 +99,23 @@ impl Cluster {
             trees,
             state,
         };
-        for index in 0..cluster.options.daemons {
-            cluster.configure_daemon(index);
-            let server = cluster.start_daemon(index);
-            cluster.daemons.push(Some(server));
+        for _ in 0..cluster.options.daemons {
+            let url = cluster.url.clone();
+            cluster.add_daemon(&url);
         }
         cluster
     }
 
-    fn configure_daemon(&self, index: usize) {
+    /// Starts one more daemon, which reaches the controller at `url`. Returns its index.
+    pub fn add_daemon(&mut self, url: &str) -> usize {
+        let index = self.daemons.len();
+        self.configure_daemon(index, url);
+        let server = self.start_daemon(index);
+        self.daemons.push(Some(server));
+        index
+    }
+
+    fn configure_daemon(&self, index: usize, url: &str) {
         let trees = self.trees.path().join(index.to_string());
         for root in ["tmp", "home", "workspace"] {
             let path = trees.join(root);
@@ -121,7 +129,7 @@ impl Cluster {
             self.options.slots,
             self.options.runtime_toml,
             self.state_dir(index).display(),
-            self.url,
+            url,
             self.state.path().join("daemon.token").display(),
             binaries::path("runtimed-worker").display(),
             trees = trees.display(),
@@ -130,7 +138,9 @@ impl Cluster {
         fs::write(self.state.path().join(format!("runtime-{index}.toml")), config).expect("written");
     }
 
-    fn state_dir(&self, index: usize) -> PathBuf {
+    /// The state directory of a daemon.
+    #[must_use]
+    pub fn state_dir(&self, index: usize) -> PathBuf {
         self.state.path().join(format!("daemon-{index}"))
     }
 
@@ -147,6 +157,18 @@ impl Cluster {
     /// It is not running.
     pub fn daemon(&mut self, index: usize) -> &mut Server {
         self.daemons[index].as_mut().expect("the daemon runs")
+    }
+
+    /// One of the daemons, if it was not ended by a kill.
+    pub fn daemon_if_there(&mut self, index: usize) -> Option<&mut Server> {
+        self.daemons.get_mut(index)?.as_mut()
+    }
+
+    /// What each server has said, the last of it.
+    #[must_use]
+    pub fn all_said(&self) -> Vec<(String, String)> {
+        let servers = self.daemons.iter().flatten().chain(&self.controller);
+        servers.map(|server| (server.name().to_owned(), server.said_last())).collect()
     }
 
     /// The configuration of a daemon.
@@ -231,6 +253,42 @@ impl Cluster {
     pub async fn until_ready(&self, index: usize) {
         self.until_daemon_said(index, "ready to lease").await;
         until("a daemon to be ready", || self.get(index, "/readyz", "").starts_with("HTTP/1.1 200")).await;
+    }
+
+    /// Kills a daemon without a word, if it runs.
+    pub fn kill_daemon(&mut self, index: usize) {
+        drop(self.daemons[index].take());
+    }
+
+    /// Kills the controller without a word, if it runs.
+    pub fn kill_controller(&mut self) {
+        drop(self.controller.take());
+    }
+
+    /// The controller, if it runs.
+    pub fn controller(&mut self) -> Option<&mut Server> {
+        self.controller.as_mut()
+    }
+
+    /// The data directory of the controller.
+    #[must_use]
+    pub fn controller_dir(&self) -> PathBuf {
+        self.state.path().join("controller")
+    }
+
+    /// Starts a controller on the directory of the one before, and any free port.
+    ///
+    /// # Errors
+    /// It does not come up, as on a full disk.
+    ///
+    /// # Panics
+    /// What it prints first is no address.
+    pub fn revive_controller(&mut self) -> Result<String, String> {
+        drop(self.controller.take());
+        let (controller, url) = try_start_controller(self.state.path(), &self.options, "127.0.0.1:0")?;
+        self.controller = Some(controller);
+        self.url.clone_from(&url);
+        Ok(url)
     }
 
     /// Starts a daemon again, after it has ended.
@@ -324,7 +382,7 @@ impl Cluster {
     #[must_use]
     pub fn left_in_roots(&self) -> Vec<PathBuf> {
         let mut left = Vec::new();
-        for index in 0..self.options.daemons {
+        for index in 0..self.daemons.len() {
             for root in ["tmp", "home", "workspace"] {
                 let path = self.trees.path().join(index.to_string()).join(root);
                 left.extend(fs::read_dir(path).expect("a root").flatten().map(|entry| entry.path()));
@@ -344,34 +402,50 @@ impl Cluster {
     /// # Panics
     /// A daemon does not drain in order.
     pub fn drain(&mut self) -> Vec<PathBuf> {
+        self.try_drain().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Drains every daemon, and says what is left in their roots and state.
+    ///
+    /// # Errors
+    /// A daemon does not drain in order.
+    ///
+    /// # Panics
+    /// A directory cannot be listed.
+    pub fn try_drain(&mut self) -> Result<Vec<PathBuf>, String> {
         for server in self.daemons.iter_mut().flatten() {
             server.signal(rustix::process::Signal::TERM);
         }
         for server in self.daemons.iter_mut().flatten() {
             let status = server.wait(Duration::from_secs(60));
-            assert!(status.success(), "the daemon drained with {status}: {}", server.said());
+            if !status.success() {
+                return Err(format!("{} drained with {status}: {}", server.name(), server.said()));
+            }
         }
-        self.daemons.clear();
         let mut left = self.left_in_roots();
-        for index in 0..self.options.daemons {
+        for index in 0..self.daemons.len() {
             // The state has a random name in its place; directories in it are spools.
             let states = directories(&self.state_dir(index));
             left.extend(states.iter().flat_map(|state| directories(state)));
         }
-        left
+        Ok(left)
     }
 }
 
 fn start_controller(base: &Path, options: &Options, listen: &str) -> (Server, String) {
+    try_start_controller(base, options, listen).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn try_start_controller(base: &Path, options: &Options, listen: &str) -> Result<(Server, String), String> {
     let mut start = command(binaries::path("runtimed-controller"));
     start
         .args(["serve", "--listen", listen, "--lease", options.lease, "--data"])
         .arg(base.join("controller"));
     start.arg("--tokens").arg(base.join("tokens.toml")).arg("--runtimes").arg(base.join("runtimes"));
     let mut controller = Server::start("the controller", &mut start);
-    let line: serde_json::Value = serde_json::from_str(&controller.first_line()).expect("a line of JSON");
+    let line: serde_json::Value = serde_json::from_str(&controller.first_line()?).expect("a line of JSON");
     let url = line["listening"].as_str().expect("the address").to_owned();
-    (controller, url)
+    Ok((controller, url))
 }
 
 /// Looks until it is so, at most half a minute.
@@ -400,7 +474,10 @@ fn directory(parent: Option<&Path>) -> TempDir {
 }
 
 /// Makes a directory that belongs to the servers.
-fn own(path: &Path) {
+///
+/// # Panics
+/// It cannot be made.
+pub fn own(path: &Path) {
     fs::create_dir_all(path).expect("made");
     if rustix::process::geteuid().is_root() {
         chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("owned");

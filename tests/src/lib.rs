@@ -5,5 +5,6 @@
 pub mod binaries;
 pub mod cluster;
 pub mod container;
+pub mod fault;
 pub mod process;
 pub mod runs;

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+/// How much of what a server said is shown, in bytes.
+const LAST: usize = 6000;
+
 /// A command with nothing of this process's environment but what programs need to be found and to speak plainly.
 #[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
@@ -45,22 +48,41 @@ impl Server {
 
     /// The first line of its standard output.
     ///
+    /// # Errors
+    /// It ended without one; what it said instead.
+    ///
     /// # Panics
-    /// It ended without one.
-    pub fn first_line(&mut self) -> String {
+    /// The line was taken before.
+    pub fn first_line(&mut self) -> Result<String, String> {
         let mut stdout = BufReader::new(self.child.stdout.take().expect("stdout is piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("stdout is read");
         // What else it prints must not fill the pipe.
         thread::spawn(move || stdout.read_to_end(&mut Vec::new()));
-        assert!(!line.is_empty(), "{} ended before it was ready: {}", self.name, self.said());
-        line
+        if line.is_empty() {
+            return Err(format!("{} ended before it was ready: {}", self.name, self.said()));
+        }
+        Ok(line)
     }
 
     /// What it wrote to its standard error.
     #[must_use]
     pub fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last of what it wrote there.
+    #[must_use]
+    pub fn said_last(&self) -> String {
+        let said = self.said();
+        let from = said.len().saturating_sub(LAST);
+        said.get(from..).unwrap_or(&said).to_owned()
+    }
+
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its process id.
@@ -104,9 +126,7 @@ impl Drop for Server {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
         if thread::panicking() {
-            let said = self.said();
-            let from = said.len().saturating_sub(4000);
-            let tail = said.get(from..).unwrap_or(&said);
+            let tail = self.said_last();
             let name = &self.name;
             #[expect(clippy::print_stderr, reason = "a failing test shows what its servers said")]
             {
