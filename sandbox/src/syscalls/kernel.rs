@@ -39,6 +39,7 @@ pub(super) const RULES: &[Rule] = &[
     always("lookup_dcookie", 212, 18, "tells paths that profilers saw"),
     only_x86("ioperm", 173, "grants access to hardware ports"),
     only_x86("iopl", 172, "grants access to hardware ports"),
+    only_x86("modify_ldt", 154, "changes segments, which only programs of the 16-bit age need"),
     only_x86("uselib", 134, "maps old libraries past the rules for execution"),
     when(
         "personality",
@@ -52,7 +53,8 @@ pub(super) const RULES: &[Rule] = &[
         "prctl",
         157,
         167,
-        &[&[Test::Is(0, 0x5961_6d61)], &[Test::Is(0, 28)]],
-        "PR_SET_PTRACER lets a stranger trace the caller; PR_SET_SECUREBITS changes what uid 0 means",
+        &[&[Test::Is(0, 0x5961_6d61)], &[Test::Is(0, 28)], &[Test::Is(0, 62)]],
+        "PR_SET_PTRACER lets a stranger trace the caller, PR_SET_SECUREBITS changes what uid 0 means, PR_SCHED_CORE keeps \
+         others off the processor's core",
     ),
 ];

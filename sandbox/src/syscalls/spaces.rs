@@ -27,6 +27,8 @@ pub(super) const RULES: &[Rule] = &[
     always("fsmount", 432, 432, "mounts a file system"),
     always("fspick", 433, 433, "reconfigures a file system"),
     always("mount_setattr", 442, 442, "makes read-only mounts writable"),
+    always("statmount", 457, 457, "tells where the pod's secrets and volumes are mounted"),
+    always("listmount", 458, 458, "tells what the pod has mounted"),
     always("sethostname", 170, 161, "renames the machine for everybody"),
     always("setdomainname", 171, 162, "renames the machine's domain for everybody"),
 ];
