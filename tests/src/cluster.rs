@@ -33,6 +33,8 @@ pub struct Options {
     pub runtime_toml: String,
     /// The lease period.
     pub lease: &'static str,
+    /// Variables of each daemon's environment.
+    pub daemon_env: Vec<(&'static str, &'static str)>,
     /// Where the trees are; a directory on disk without it.
     pub trees: Option<PathBuf>,
     /// Where daemons and controller keep their state; a directory on disk without it.
@@ -41,7 +43,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { daemons: 1, slots: 2, runtime_toml: String::new(), lease: "15s", trees: None, state: None }
+        Self {
+            daemons: 1,
+            slots: 2,
+            runtime_toml: String::new(),
+            lease: "15s",
+            daemon_env: Vec::new(),
+            trees: None,
+            state: None,
+        }
     }
 }
 
@@ -148,6 +158,7 @@ impl Cluster {
         let config = self.state.path().join(format!("runtime-{index}.toml"));
         let mut start = command(binaries::path("runtimed"));
         start.args(["serve", "--until-stdin-closes", "--config"]).arg(config);
+        start.envs(self.options.daemon_env.iter().copied());
         Server::start(&format!("daemon {index}"), &mut start)
     }
 
