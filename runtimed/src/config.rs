@@ -43,6 +43,9 @@ pub struct Config {
     /// The worker's executable.
     #[serde(default)]
     pub worker: Worker,
+    /// How Runs are set apart.
+    #[serde(default)]
+    pub sandbox: Sandbox,
     /// What every command gets.
     #[serde(default)]
     pub run: RunSettings,
@@ -176,6 +179,27 @@ pub struct Worker {
     /// Beside the daemon's, then in PATH, without it.
     #[serde(default)]
     pub path: Option<PathBuf>,
+}
+
+/// How Runs are set apart.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// By which means; `Auto` without it.
+    #[serde(default)]
+    pub tier: TierChoice,
+}
+
+/// By which means Runs are set apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum TierChoice {
+    /// `Namespaces` where the pod allows them, else `Base`.
+    #[default]
+    Auto,
+    /// Landlock, seccomp and limits.
+    Base,
+    /// Base, with a view of its own for each Run. The daemon does not start where the pod does not allow it.
+    Namespaces,
 }
 
 /// What every command gets.

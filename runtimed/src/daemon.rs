@@ -16,6 +16,7 @@ use runtimed_sandbox::tree::Root;
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
+use crate::isolation::Isolation;
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::metrics::Metrics;
@@ -47,6 +48,8 @@ pub struct Daemon {
     pub controller: Upstream,
     /// The worker's executable.
     pub worker: Executable,
+    /// How it sets Runs apart.
+    pub isolation: Isolation,
     /// Ports that no Run may name.
     pub own_ports: Vec<u16>,
     /// The attempts that it holds.

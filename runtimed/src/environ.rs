@@ -1,24 +1,54 @@
 //! The environment that a command finds.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use runtimed_api::environment as names;
 use runtimed_api::ids::AttemptKey;
-use runtimed_api::link::layout;
+use runtimed_api::link::{inside, layout};
 use runtimed_api::run::network::{Dns, Network, NetworkMode};
 
 use crate::config::RunSettings;
 
 /// Where a command finds what is its own.
 #[derive(Debug)]
-pub struct Places<'a> {
-    /// The tmp tree.
-    pub tmp: &'a Path,
-    /// The home tree.
-    pub home: &'a Path,
-    /// The workspace tree.
-    pub workspace: &'a Path,
+pub struct Places {
+    /// Its `TMPDIR`.
+    pub tmp: PathBuf,
+    /// Its `HOME`.
+    pub home: PathBuf,
+    /// Where it starts.
+    pub workspace: PathBuf,
+    /// Its artifacts.
+    pub artifacts: PathBuf,
+    /// The directory of its outputs.
+    pub outputs: PathBuf,
+}
+
+impl Places {
+    /// In the view that a Run has in namespaces of its own.
+    #[must_use]
+    pub fn inside() -> Self {
+        Self {
+            tmp: inside::TMP.into(),
+            home: inside::HOME.into(),
+            workspace: inside::WORKSPACE.into(),
+            artifacts: inside::ARTIFACTS.into(),
+            outputs: inside::OUTPUTS_DIR.into(),
+        }
+    }
+
+    /// In the three trees themselves.
+    #[must_use]
+    pub fn in_trees(tmp: &Path, home: &Path, workspace: &Path) -> Self {
+        Self {
+            tmp: tmp.join(layout::TMP),
+            home: home.join(layout::HOME),
+            workspace: workspace.join(layout::WORKSPACE),
+            artifacts: workspace.join(layout::ARTIFACTS),
+            outputs: home.join(layout::OUTPUTS_DIR),
+        }
+    }
 }
 
 /// The whole environment but for secrets. Later sources win: ours of the place, the operator's, the Run's; what says
@@ -26,13 +56,13 @@ pub struct Places<'a> {
 #[must_use]
 pub fn environment(
     attempt: &AttemptKey,
-    places: &Places<'_>,
+    places: &Places,
     settings: &RunSettings,
     network: &Network,
     of_the_daemon: &BTreeMap<String, String>,
     of_the_run: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
     let image = |name: &str, otherwise: &str| {
         of_the_daemon.get(name).cloned().unwrap_or_else(|| otherwise.to_owned())
     };
@@ -55,11 +85,11 @@ pub fn environment(
     env.extend(settings.env.clone());
     env.extend(of_the_run.iter().map(|(name, value)| (name.clone(), value.clone())));
     env.extend([
-        ("HOME".to_owned(), text(places.home.join(layout::HOME))),
-        ("TMPDIR".to_owned(), text(places.tmp.join(layout::TMP))),
-        (names::WORKSPACE.to_owned(), text(places.workspace.join(layout::WORKSPACE))),
-        (names::ARTIFACTS_DIR.to_owned(), text(places.workspace.join(layout::ARTIFACTS))),
-        (names::OUTPUTS.to_owned(), text(places.home.join(layout::OUTPUTS_DIR).join(layout::OUTPUTS_FILE))),
+        ("HOME".to_owned(), text(&places.home)),
+        ("TMPDIR".to_owned(), text(&places.tmp)),
+        (names::WORKSPACE.to_owned(), text(&places.workspace)),
+        (names::ARTIFACTS_DIR.to_owned(), text(&places.artifacts)),
+        (names::OUTPUTS.to_owned(), text(&places.outputs.join(layout::OUTPUTS_FILE))),
         (names::NAMESPACE.to_owned(), attempt.namespace.to_string()),
         (names::RUN.to_owned(), attempt.name.to_string()),
         (names::RUN_UID.to_owned(), attempt.uid.to_string()),
@@ -89,7 +119,7 @@ mod tests {
         let attempt =
             serde_json::from_str(r#"{"namespace":"default","name":"x","uid":"u","attempt":1,"fence":1}"#)
                 .expect("a key");
-        let places = Places { tmp: Path::new("/t"), home: Path::new("/h"), workspace: Path::new("/w") };
+        let places = Places::in_trees(Path::new("/t"), Path::new("/h"), Path::new("/w"));
         let daemon =
             BTreeMap::from([("PATH".to_owned(), "/bin".to_owned()), ("TOKEN".to_owned(), "x".to_owned())]);
         let run =

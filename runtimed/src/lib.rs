@@ -13,6 +13,7 @@ pub mod config;
 pub mod daemon;
 pub mod environ;
 pub mod http;
+pub mod isolation;
 pub mod job;
 pub mod journal;
 pub mod link;

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::args::Failure;
 use crate::config::Config;
 use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
+use crate::isolation::Isolation;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
@@ -78,6 +79,7 @@ pub fn serve(
     if rustix::process::geteuid().is_root() {
         process::drop_to(options.user, options.user).map_err(Failure::fault)?;
     }
+    let isolation = Isolation::choose(config.sandbox.tier).map_err(Failure::usage)?;
     process::harden_self().context("cannot harden the daemon's own process").map_err(Failure::fault)?;
     process::become_subreaper().context("cannot become a subreaper").map_err(Failure::fault)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,7 +87,7 @@ pub fn serve(
         .build()
         .context("cannot start the runtime's threads")
         .map_err(Failure::fault)?;
-    let parts = Parts { config, build, worker, upstream, listener, twin, once };
+    let parts = Parts { config, build, worker, isolation, upstream, listener, twin, once };
     let result = runtime.block_on(parts.run(options.until_stdin_closes));
     // A task that hangs must not hold up the exit of a daemon that has drained.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -96,6 +98,7 @@ struct Parts {
     config: Config,
     build: BuildId,
     worker: runtimed_sandbox::spawn::Executable,
+    isolation: Isolation,
     upstream: Upstream,
     listener: Listener,
     twin: Option<Listener>,
@@ -109,7 +112,8 @@ impl Parts {
         let address = self.config.http.address.clone().unwrap_or_else(|| self.listener.url());
         let (listener, twin, once) = (self.listener, self.twin, self.once);
         let port = listener.local_addr().port();
-        let (daemon, quarantined) = daemon(self.config, self.build, self.worker, self.upstream, port).await?;
+        let (daemon, quarantined) =
+            daemon(self.config, self.build, (self.worker, self.isolation), self.upstream, port).await?;
         tracing::info!(daemon = %daemon.name, runtime = %daemon.config.runtime, address, "ready to lease");
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
         let (current, sessions) = watch::channel(None);
@@ -252,7 +256,7 @@ async fn reap() {
 async fn daemon(
     config: Config,
     build: BuildId,
-    worker: runtimed_sandbox::spawn::Executable,
+    (worker, isolation): (runtimed_sandbox::spawn::Executable, Isolation),
     upstream: Upstream,
     port: u16,
 ) -> Result<(Arc<Daemon>, u32), Failure> {
@@ -294,6 +298,7 @@ async fn daemon(
         outbox: Outbox::with(recovered.reports),
         controller: upstream,
         worker,
+        isolation,
         own_ports: vec![port],
         attempts: Attempts::default(),
         notices,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use runtimed_api::enforcement::Tier;
 use runtimed_api::link::{LINK_FD, STDERR_FD, STDOUT_FD};
 use runtimed_sandbox::process::{self, Pid, Signal};
 use runtimed_sandbox::spawn::{Child, Executable, Spawn, Status};
@@ -86,16 +87,24 @@ pub struct Pipes {
     pub diagnostics: Receiver,
 }
 
-/// Starts a worker with an empty environment.
+/// Starts a worker with an empty environment, as the first of a process namespace if its tier is of namespaces.
 ///
 /// # Errors
 /// A descriptor or the process cannot be made.
-pub fn launch(executable: &Executable) -> io::Result<(Worker, Pipes)> {
+pub fn launch(executable: &Executable, tier: Tier) -> io::Result<(Worker, Pipes)> {
     let (link, theirs) = Link::pair()?;
     let (stdout, stdout_end) = receiver()?;
     let (stderr, stderr_end) = receiver()?;
     let (diagnostics, diagnostics_end) = receiver()?;
-    let process = Spawn::new(executable, ["runtimed-worker"])
+    let mut argv = vec!["runtimed-worker".to_owned()];
+    let own_processes = tier == Tier::Namespaces;
+    if own_processes {
+        // It is nobody in its user namespace until it has said who it is, and cannot find out there.
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        argv.extend(["namespaces".to_owned(), uid.to_string(), gid.to_string()]);
+    }
+    let process = Spawn::new(executable, &argv)
+        .own_processes(own_processes)
         .fd(2, diagnostics_end.as_fd())
         .fd(LINK_FD, theirs.as_fd())
         .fd(STDOUT_FD, stdout_end.as_fd())

@@ -37,6 +37,8 @@ pub enum Protection {
     SystemCalls,
     /// Other processes' limits, priorities and scheduling.
     OtherProcesses,
+    /// Which processes there are, and what `/proc` tells of them.
+    ProcessList,
     /// System V shared memory, queues and semaphores.
     SystemVIpc,
     /// Watching what happens to neighbours' files.
@@ -72,6 +74,7 @@ impl Protection {
             Self::PathnameUnixSockets => "pathname-unix-sockets",
             Self::SystemCalls => "system-calls",
             Self::OtherProcesses => "other-processes",
+            Self::ProcessList => "process-list",
             Self::SystemVIpc => "system-v-ipc",
             Self::FileWatching => "file-watching",
             Self::ResourceLimits => "resource-limits",
@@ -127,6 +130,10 @@ impl fmt::Display for State {
 pub enum Tier {
     /// Landlock, seccomp, `no_new_privs` and limits, in every pod.
     Base,
+    /// All of that, in mount, process, IPC, UTS and network namespaces of its own.
+    Namespaces,
+    /// All of base, for the only Run of a pod, which has the pod's three directories whole.
+    Exclusive,
 }
 
 impl Tier {
@@ -135,6 +142,8 @@ impl Tier {
     pub fn name(self) -> &'static str {
         match self {
             Self::Base => "base",
+            Self::Namespaces => "namespaces",
+            Self::Exclusive => "exclusive",
         }
     }
 }

@@ -21,5 +21,6 @@ pub mod support;
 mod sys;
 mod syscalls;
 pub mod tree;
+pub mod view;
 
 pub use self::prepare::{Prepared, enforce_self};

@@ -12,6 +12,7 @@ use crate::enforcement::{Enforcement, Protection, Tier};
 use crate::policy::{Extent, Network, Policy, Rlimits};
 use crate::support::{Architecture, Support};
 use crate::syscalls::{self, Rule};
+use crate::view::View;
 
 pub(crate) use self::grants::{Access, Grant, check as check_path};
 
@@ -36,6 +37,7 @@ impl Refusal {
 /// One step, in the order in which a child takes them.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
+    View,
     Session,
     Limits(Rlimits),
     NoNewPrivs,
@@ -49,11 +51,19 @@ pub(crate) enum Step {
 pub(crate) struct Domain {
     /// The ABI whose rights are handled: never one that was not asked about.
     pub(crate) abi: u8,
-    /// Empty for a domain that only scopes.
     pub(crate) grants: Vec<Grant>,
-    pub(crate) handles_files: bool,
+    pub(crate) files: Files,
     pub(crate) ports: Option<Ports>,
     pub(crate) scopes: bool,
+}
+
+/// Which rights on files a domain handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    None,
+    /// To move them between directories.
+    Moving,
+    All,
 }
 
 /// TCP ports of a domain that handles them.
@@ -103,17 +113,21 @@ impl Plan {
 /// `network.` a part of the policy that nobody could carry out safely.
 pub fn plan(policy: &Policy, support: &Support) -> Result<Plan, Refusal> {
     let items = protections::judge(policy, support)?;
-    let enforcement = Enforcement { tier: Tier::Base, profile: policy.profile, items };
+    let enforcement = Enforcement { tier: tier(policy), profile: policy.profile, items };
     let steps = match policy.extent {
         Extent::ScopesOnly => vec![Step::NoNewPrivs, Step::Landlock(scopes(support))],
-        Extent::Full => vec![
-            Step::Session,
-            Step::Limits(policy.limits),
-            Step::NoNewPrivs,
-            Step::DropCapabilities,
-            Step::Landlock(domain(policy, support)?),
-            Step::Seccomp(syscalls::rules(policy), support.architecture),
-        ],
+        Extent::Full => {
+            let view = policy.view.is_some().then_some(Step::View);
+            let rest = [
+                Step::Session,
+                Step::Limits(policy.limits),
+                Step::NoNewPrivs,
+                Step::DropCapabilities,
+                Step::Landlock(domain(policy, support)?),
+                Step::Seccomp(syscalls::rules(policy), support.architecture),
+            ];
+            view.into_iter().chain(rest).collect()
+        }
     };
     // A domain with nothing to handle is not a domain; the report says already that the scopes are missing.
     let steps = steps
@@ -123,16 +137,31 @@ pub fn plan(policy: &Policy, support: &Support) -> Result<Plan, Refusal> {
     Ok(Plan { steps, enforcement, policy: policy.clone(), mounts: support.mounts.clone() })
 }
 
+fn tier(policy: &Policy) -> Tier {
+    if policy.view.is_some() { Tier::Namespaces } else { Tier::Base }
+}
+
+/// A domain of scopes, and of one right on files: to move them between directories, which it grants everywhere. A layer that
+/// did not speak of this right would *deny* it to every domain below as soon as that one handles files:
+/// `LANDLOCK_ACCESS_FS_REFER` of linux/landlock.h. The price is that nothing below this domain can mount.
 fn scopes(support: &Support) -> Domain {
     let abi = support.landlock_abi();
-    Domain { abi, grants: Vec::new(), handles_files: false, ports: None, scopes: abi >= protections::SCOPES }
+    let scopes = abi >= protections::SCOPES;
+    let anywhere = Grant { path: "/".into(), access: Access::Move };
+    let files = if scopes { Files::Moving } else { Files::None };
+    Domain { abi, grants: scopes.then_some(anywhere).into_iter().collect(), files, ports: None, scopes }
 }
 
 fn domain(policy: &Policy, support: &Support) -> Result<Domain, Refusal> {
     let abi = support.landlock_abi();
-    let ports = ports(&policy.network)?.filter(|_| abi >= protections::PORTS);
-    let grants = grants::judge(policy, &support.mounts)?;
-    Ok(Domain { abi, grants, handles_files: true, ports, scopes: abi >= protections::SCOPES })
+    let judged = abi >= protections::PORTS && !View::own_network(policy);
+    let ports = ports(&policy.network)?.filter(|_| judged);
+    let mut grants = grants::judge(policy, &support.mounts)?;
+    if View::own_proc(policy) {
+        // Files of another /proc than the one that is seen.
+        grants.retain(|grant| grant.access != Access::ProcFile);
+    }
+    Ok(Domain { abi, grants, files: Files::All, ports, scopes: abi >= protections::SCOPES })
 }
 
 /// The ports to handle, or `None` where none are judged.
@@ -155,13 +184,14 @@ fn ports(network: &Network) -> Result<Option<Ports>, Refusal> {
 
 impl Domain {
     fn is_empty(&self) -> bool {
-        !self.handles_files && self.ports.is_none() && !self.scopes
+        self.files == Files::None && self.ports.is_none() && !self.scopes
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::View => f.write_str("make a view of its own, in namespaces of its own"),
             Self::Session => f.write_str("start a session"),
             Self::Limits(_) => f.write_str("set resource limits"),
             Self::NoNewPrivs => f.write_str("give up new privileges"),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::enforcement::Protection;
+use crate::view::View;
 
 /// How much the kernel has to offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Extent {
     /// Everything that this policy speaks of.
     #[default]
     Full,
-    /// Signals and abstract sockets only, for the supervisor: a domain that handles files would forbid every later mount.
+    /// Signals and abstract sockets only, for the supervisor of the base tier. Nothing below it can mount.
     ScopesOnly,
 }
 
@@ -45,6 +46,10 @@ pub struct Policy {
     pub proc_files: Vec<PathBuf>,
     /// The network.
     pub network: Network,
+    /// A view of its own, in namespaces of its own; without it the process sees what the caller sees. Only for
+    /// [`crate::spawn::Spawn`], and only below a process that was started with
+    /// [`own_processes`](crate::spawn::Spawn::own_processes).
+    pub view: Option<View>,
     /// Whether inotify is allowed: it tells the names of neighbours' files.
     pub watch: bool,
     /// Resource limits.

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
 use crate::enforcement::Enforcement;
-use crate::plan::{Access, Domain, Grant, Plan, Refusal, Step, check_path};
+use crate::plan::{Access, Domain, Files, Grant, Plan, Refusal, Step, check_path};
 use crate::policy::Rlimits;
 use crate::spawn::{FIRST_SOURCE, SpawnError, Stage};
 use crate::sys::{self, Steps};
@@ -49,6 +49,10 @@ impl Plan {
         let mut ready = Steps::default();
         for step in &self.steps {
             match step {
+                Step::View => {
+                    let view = self.policy.view.as_ref();
+                    ready.view = view.map(|view| crate::view::prepare(&self.policy, view)).transpose()?;
+                }
                 Step::Session => ready.new_session = true,
                 Step::Limits(limits) => ready.limits = rlimits(*limits),
                 Step::NoNewPrivs => ready.no_new_privs = true,
@@ -66,8 +70,10 @@ impl Plan {
             Refusal::new("support.files", format!("the Landlock ruleset cannot be built: {error}"))
         };
         let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-        if domain.handles_files {
-            ruleset = ruleset.handle_access(AccessFs::from_all(abi)).map_err(failed)?;
+        match domain.files {
+            Files::None => {}
+            Files::Moving => ruleset = ruleset.handle_access(AccessFs::Refer).map_err(failed)?,
+            Files::All => ruleset = ruleset.handle_access(AccessFs::from_all(abi)).map_err(failed)?,
         }
         if domain.ports.is_some() {
             ruleset = ruleset.handle_access(AccessNet::from_all(abi)).map_err(failed)?;
@@ -119,7 +125,7 @@ impl Plan {
         let fits = match grant.access {
             Access::Device => kind == FileType::CharacterDevice,
             Access::ProcFile => kind == FileType::RegularFile,
-            Access::Read | Access::Execute | Access::Write => {
+            Access::Read | Access::Execute | Access::Write | Access::Move => {
                 matches!(kind, FileType::Directory | FileType::RegularFile)
             }
         };
@@ -148,6 +154,7 @@ fn rights(access: Access, abi: ABI) -> BitFlags<AccessFs> {
     match access {
         Access::Read | Access::ProcFile => read,
         Access::Execute => read | AccessFs::Execute,
+        Access::Move => AccessFs::Refer.into(),
         Access::Device => AccessFs::ReadFile | AccessFs::WriteFile,
         // Device nodes are nothing that work makes, and a device that is there is not talked to.
         Access::Write => {
@@ -183,6 +190,9 @@ fn rlimits(limits: Rlimits) -> Vec<(Resource, Rlimit)> {
 /// [`Stage::Launch`], `EBUSY` means that it has more than one thread: the others would stay unconfined.
 pub fn enforce_self(prepared: Prepared) -> Result<Enforcement, SpawnError> {
     crate::process::require_one_thread().map_err(|errno| SpawnError::new(Stage::Launch, errno))?;
+    if prepared.steps.view.is_some() {
+        return Err(SpawnError::new(Stage::View, Errno::OPNOTSUPP));
+    }
     let reached = std::cell::Cell::new(Stage::Session);
     sys::apply(prepared.steps(), |stage| reached.set(stage))
         .map_err(|errno| SpawnError::new(reached.get(), errno))?;

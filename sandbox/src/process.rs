@@ -2,6 +2,7 @@
 
 mod identity;
 mod kill;
+mod namespace;
 mod strays;
 mod table;
 
@@ -10,7 +11,9 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 pub use rustix::process::{Pid, Signal};
 
 pub use self::identity::{DropError, drop_to};
-pub use self::kill::{KillReport, KillTree, kill_descendants};
+pub use self::kill::{KillReport, KillTree, Reach, collect_ended, kill_descendants, terminate_descendants};
+pub use self::namespace::settle;
+pub(crate) use self::namespace::try_view;
 pub use self::strays::{StrayReport, collect_ended_strays, reap_strays};
 pub use self::table::{children, descendants};
 

@@ -35,6 +35,7 @@ pub struct Spawn<'a> {
     directory: Option<CString>,
     descriptors: Vec<(RawFd, OwnedFd)>,
     confinement: Option<Prepared>,
+    own_processes: bool,
     new_session: bool,
     death_signal: Option<Signal>,
     /// The first argument that could not be taken, told when the program is started.
@@ -52,6 +53,7 @@ impl<'a> Spawn<'a> {
             directory: None,
             descriptors: Vec::new(),
             confinement: None,
+            own_processes: false,
             new_session: false,
             death_signal: None,
             refused: None,
@@ -115,6 +117,14 @@ impl<'a> Spawn<'a> {
         self
     }
 
+    /// Makes the program the first process of a process namespace, in a user namespace of its own where it may make views
+    /// for its children: see [`crate::process::settle`]. When it ends, the kernel ends everything below it.
+    #[must_use]
+    pub fn own_processes(mut self, yes: bool) -> Self {
+        self.own_processes = yes;
+        self
+    }
+
     /// Sends the program this signal when the *thread* that starts it ends: for a process of one thread, or a thread
     /// that lives as long. The program's own children do not inherit it.
     #[must_use]
@@ -144,6 +154,7 @@ impl<'a> Spawn<'a> {
             envp: &self.envp,
             directory: self.directory.as_deref(),
             descriptors: &descriptors,
+            own_processes: self.own_processes,
             // A confined program has one anyway, and a second `setsid` would fail.
             new_session: self.new_session
                 && !self.confinement.as_ref().is_some_and(|own| own.steps().new_session),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::spawn::{Exited, Status};
 use crate::sys;
 
 /// Why a feature cannot be used. The three look alike to a program that only asks whether a call failed, and an operator
@@ -21,7 +22,7 @@ pub enum Missing {
     Other(i32),
 }
 
-impl Missing {
+impl From<Errno> for Missing {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::NOSYS => Self::NotBuilt,
@@ -109,13 +110,51 @@ impl Support {
     }
 }
 
-/// Whether user namespaces can be made, found by making one. Not a part of [`Support::probe`], which every worker asks:
-/// making one costs a quarter of a millisecond, and on a busy machine many times that.
+/// Whether Runs can have views of their own below processes that are started with
+/// [`own_processes`](crate::spawn::Spawn::own_processes), found by making one that nobody uses. The answer says whether a
+/// `/proc` of their own can be mounted.
+///
+/// It takes a process of one thread and a few milliseconds, so it is asked once, at a server's start.
 ///
 /// # Errors
 /// Why they cannot.
-pub fn user_namespaces() -> Result<(), Missing> {
-    sys::user_namespace().map_err(Missing::from)
+pub fn views() -> Result<bool, Missing> {
+    let probe = || -> Result<i32, Missing> {
+        crate::process::require_one_thread()?;
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        match sys::fork()? {
+            sys::Side::Child => sys::exit_now(in_namespaces(uid, gid)),
+            sys::Side::Parent(child) => match sys::wait(sys::Target::Pid(child), true)? {
+                Some((_, Exited { status: Status::Exited(code), .. })) => Ok(code),
+                _ => Err(Missing::from(Errno::CHILD)),
+            },
+        }
+    };
+    match probe()? {
+        OWN_PROC => Ok(true),
+        PODS_PROC => Ok(false),
+        errno => Err(Missing::from(Errno::from_raw_os_error(errno))),
+    }
+}
+
+/// Exit codes that are no errno.
+const OWN_PROC: i32 = 200;
+const PODS_PROC: i32 = 201;
+
+fn in_namespaces(uid: u32, gid: u32) -> i32 {
+    let tried = || -> Result<bool, Errno> {
+        // A server that gave up root is not dumpable, and `/proc/self` is not its own then.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
+        sys::unshare_user_and_processes()?;
+        crate::process::settle(uid, gid)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        crate::process::try_view()
+    };
+    match tried() {
+        Ok(true) => OWN_PROC,
+        Ok(false) => PODS_PROC,
+        Err(errno) => errno.raw_os_error(),
+    }
 }
 
 /// The fifth field of each line of mountinfo, with its octal escapes undone. See `proc_pid_mountinfo(5)`.
@@ -145,6 +184,12 @@ mod tests {
     fn mount_points_are_unescaped() {
         let text = "22 1 254:0 / / rw - ext4 /dev/vda rw\n36 22 0:3 / /mnt/a\\040b rw - tmpfs x rw\n";
         assert_eq!(mount_points(text), [Path::new("/"), Path::new("/mnt/a b")]);
+    }
+
+    #[test]
+    fn a_process_of_many_threads_is_not_asked_for_views() {
+        // The test harness has a thread of its own.
+        assert_eq!(super::views(), Err(super::Missing::Other(libc::EBUSY)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod fork;
 mod launch;
 mod mode;
 mod probe;
+mod view;
 mod wait;
 
 use rustix::io::Errno;
@@ -18,8 +19,9 @@ pub(crate) use confine::{Steps, apply};
 pub(crate) use fork::{Side, close_all_but, exit_now, fork};
 pub(crate) use launch::{Launch, Program, launch};
 pub(crate) use mode::chmod_descriptor;
-pub(crate) use probe::{landlock_version, seccomp_filters, user_namespace};
-pub(crate) use wait::{Target, kill_all, wait};
+pub(crate) use probe::{landlock_version, seccomp_filters, try_view, unshare_user_and_processes};
+pub(crate) use view::{Bind, NO_DEVICES, NO_SETUID, Node, READ_ONLY, View};
+pub(crate) use wait::{ChildSignal, Target, signal_all, wait};
 
 /// The errno that the calling thread's last failed libc call left behind.
 fn last_errno() -> Errno {

@@ -16,6 +16,7 @@ mod watch;
 
 pub(crate) use self::compile::compile;
 use crate::policy::{Network, Policy};
+use crate::view::View;
 
 /// One refused system call.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,8 @@ pub(crate) fn rules(policy: &Policy) -> Vec<Rule> {
     let mut families = vec![spaces::RULES, kernel::RULES, others::RULES, ipc::RULES, devices::RULES];
     families.push(if policy.watch { watch::FANOTIFY } else { watch::RULES });
     families.extend_from_slice(match &policy.network {
+        // What is sent there stays there; domains and protocols beyond TCP and UDP stay closed all the same.
+        Network::None if View::own_network(policy) => &[sockets::TCP_AND_UDP],
         Network::None => &[sockets::LOCAL_ONLY, sockets::FAST_OPEN],
         Network::Ports { udp_dns: false, .. } => &[sockets::TCP, sockets::FAST_OPEN],
         Network::Ports { udp_dns: true, .. } => &[sockets::TCP_AND_UDP, sockets::FAST_OPEN],

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use runtimed_api::enforcement::Tier;
 use runtimed_api::link::{MAX_FRAME_BYTES, Start};
 use runtimed_api::problem::Code;
 use runtimed_api::rule::Rule;
@@ -49,6 +50,7 @@ pub(crate) fn start(
     start: &Start,
     secrets: &BTreeMap<String, Zeroizing<String>>,
     directory: &Path,
+    tier: Tier,
     confinement: Prepared,
     (stdout, stderr): (OwnedFd, OwnedFd),
 ) -> Result<Child, Failure> {
@@ -56,8 +58,12 @@ pub(crate) fn start(
         return Err(Failure::fault(Code::CommandNotStarted, "the Run names no program"));
     };
     let path = start.env.get("PATH").map_or("", String::as_str);
-    let executable = Executable::path_lookup(OsStr::new(name), OsStr::new(path), directory)
-        .map_err(|errno| not_found(name, errno))?;
+    let look_up = match tier {
+        Tier::Namespaces => Executable::within_view,
+        Tier::Base | Tier::Exclusive => Executable::path_lookup,
+    };
+    let executable =
+        look_up(OsStr::new(name), OsStr::new(path), directory).map_err(|errno| not_found(name, errno))?;
     let started = Spawn::new(&executable, &start.command)
         .envs(start.env.iter().filter(|(name, _)| !secrets.contains_key(*name)))
         .envs(secrets.iter().map(|(name, value)| (name, value.as_str())))
@@ -68,7 +74,13 @@ pub(crate) fn start(
         .death_signal(Signal::KILL)
         .confine(confinement)
         .spawn();
-    started.map_err(|error| not_started(name, error))
+    started.map_err(|error| match (error.stage, Errno::from_raw_os_error(error.errno)) {
+        // Looked up only there.
+        (Stage::Execute, errno @ (Errno::NOENT | Errno::ACCESS)) if tier == Tier::Namespaces => {
+            not_found(name, errno)
+        }
+        _ => not_started(name, error),
+    })
 }
 
 fn not_found(name: &str, errno: Errno) -> Failure {

@@ -37,18 +37,25 @@ use std::process::ExitCode;
 
 use runtimed_api::exit::Exit;
 
+use self::supervisor::Birth;
+
 /// Names the build; the daemon refuses another.
 pub const BUILD_ID: &str = env!("RUNTIMED_BUILD_ID");
 
 /// The whole program, given its arguments without its name.
 ///
 /// `version --json` prints the build id. Without arguments it serves the link; without a link it says, in one sentence,
-/// what it is for. The exit code is 0 when the daemon has been told everything, 120 for wrong use, 125 otherwise.
+/// what it is for. `namespaces UID GID` serves it as the first of a process namespace, which its starter, of that uid and gid,
+/// has made. The exit code is 0 when the daemon has been told everything, 120 for wrong use, 125 otherwise.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.collect();
     let words: Vec<_> = arguments.iter().filter_map(|word| word.to_str()).collect();
     let exit = match (arguments.len(), words.as_slice()) {
-        (0, _) => supervisor::run(),
+        (0, _) => supervisor::run(Birth::Ordinary),
+        (3, ["namespaces", uid, gid]) => match (uid.parse(), gid.parse()) {
+            (Ok(uid), Ok(gid)) => supervisor::run(Birth::OwnProcesses { uid, gid }),
+            _ => Exit::Usage,
+        },
         (2, ["version", "--json"]) => {
             let line = serde_json::json!({ "build": BUILD_ID });
             writeln!(std::io::stdout(), "{line}").map_or(Exit::Fault, |()| Exit::Ok)

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use runtimed_api::link::Down;
 use runtimed_api::problem::Code;
 use runtimed_sandbox::policy::Policy;
+use runtimed_sandbox::process;
 use runtimed_sandbox::spawn::{Child, Exited, Status, fork_phase};
 
 use crate::events::Event;
@@ -36,9 +37,9 @@ pub(crate) fn run<T: Found>(
     drop(writer);
     let attended = attend(session, name, &mut reader, &mut child);
     // What the child has left behind must not live on into the next phase.
-    let survivors = if tree::is_empty() { 0 } else { tree::kill(session.guard, None) };
+    let survivors = !process::collect_ended(Some(&mut child)) && tree::kill(session.reach, None).survivors;
     let (mut bytes, exited) = attended?;
-    if survivors > 0 {
+    if survivors {
         return Err(failed(name, "left processes behind that cannot be killed").into());
     }
     // Every writer is dead, so this comes to an end.

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use runtimed_api::enforcement as wire;
-use runtimed_api::link::{Confinement, Trees, layout};
+use runtimed_api::link::{Confinement, Trees, inside, layout};
 use runtimed_api::rule::{self, Rule};
 use runtimed_api::run::network::{Dns, NetworkMode};
 use runtimed_sandbox::Prepared;
-use runtimed_sandbox::enforcement::{Enforcement, Item, State};
+use runtimed_sandbox::enforcement::{Enforcement, Item, State, Tier};
 use runtimed_sandbox::plan::{Refusal, plan};
 use runtimed_sandbox::policy::{
     COMMON_DEVICES, CONTAINER_MOUNTS, HARMLESS_PROC, Network, Policy, Profile, Rlimits,
 };
 use runtimed_sandbox::support::Support;
+use runtimed_sandbox::view::{Shown, View};
 
 use crate::failure::Failure;
 use crate::fetch::Place;
@@ -80,13 +81,15 @@ pub(crate) fn capture(profile: wire::Profile, trees: &Trees) -> Policy {
 pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) -> Policy {
     let in_tmp = |name| Path::new(&trees.tmp).join(name);
     let in_home = |name| Path::new(&trees.home).join(name);
-    let write = vec![
+    let own_view = confinement.tier == wire::Tier::Namespaces;
+    let mut write = vec![
         in_tmp(layout::TMP),
         in_home(layout::HOME),
         in_home(layout::OUTPUTS_DIR),
         in_workspace(trees, layout::WORKSPACE),
         in_workspace(trees, layout::ARTIFACTS),
     ];
+    write.extend(own_view.then(|| in_tmp(layout::SHARED_MEMORY)));
     let (proc_files, others): (Vec<PathBuf>, Vec<PathBuf>) =
         confinement.proc_files.iter().map(PathBuf::from).partition(|path| path.starts_with("/proc"));
     let (devices, mut read): (Vec<PathBuf>, Vec<PathBuf>) =
@@ -105,6 +108,7 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
         devices: existing(COMMON_DEVICES).chain(devices).collect(),
         proc_files: existing(HARMLESS_PROC).chain(proc_files).collect(),
         network: network(&confinement.network),
+        view: own_view.then(|| view(trees, staged, confinement.own_proc)),
         watch: confinement.watch,
         limits: Rlimits {
             nofile: confinement.open_files,
@@ -121,6 +125,24 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
         mounts,
         ..Policy::default()
     }
+}
+
+/// What the command sees beside the image: its own directories, where programs look for them.
+fn view(trees: &Trees, staged: bool, own_proc: bool) -> View {
+    let shown = [
+        (&trees.tmp, layout::TMP, inside::TMP),
+        (&trees.tmp, layout::SHARED_MEMORY, inside::SHARED_MEMORY),
+        (&trees.home, layout::HOME, inside::HOME),
+        (&trees.home, layout::OUTPUTS_DIR, inside::OUTPUTS_DIR),
+        (&trees.workspace, layout::WORKSPACE, inside::WORKSPACE),
+        (&trees.workspace, layout::ARTIFACTS, inside::ARTIFACTS),
+    ];
+    let staged = staged.then_some((&trees.tmp, layout::STAGED, inside::STAGED));
+    let show = |(tree, name, inside): (&String, &str, &str)| Shown {
+        inside: inside.into(),
+        outside: Path::new(tree).join(name),
+    };
+    View { shown: shown.into_iter().chain(staged).map(show).collect(), own_proc }
 }
 
 fn phase(profile: wire::Profile) -> Policy {
@@ -193,8 +215,11 @@ pub(crate) fn reported(enforcement: &Enforcement, profile: wire::Profile) -> wir
         why: item.why.clone().map(std::borrow::Cow::into_owned),
     };
     wire::Enforcement {
-        // The only tier that the sandbox has.
-        tier: wire::Tier::Base,
+        tier: match enforcement.tier {
+            Tier::Namespaces => wire::Tier::Namespaces,
+            Tier::Exclusive => wire::Tier::Exclusive,
+            _ => wire::Tier::Base,
+        },
         profile,
         protections: enforcement.items.iter().map(protection).collect(),
     }

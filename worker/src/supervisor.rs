@@ -26,7 +26,6 @@
 //! There is one thread and one place to wait: [`crate::events`]. Nothing polls, and nothing sleeps.
 
 mod assigned;
-mod domain;
 mod finished;
 mod greeted;
 mod ready;
@@ -35,7 +34,10 @@ mod running;
 use runtimed_api::exit::Exit;
 use runtimed_api::link::{Down, Fault, Hello, Refused, Up};
 use runtimed_api::problem::{Code, Problem};
-use runtimed_sandbox::process::{self, Pid};
+use runtimed_sandbox::enforce_self;
+use runtimed_sandbox::plan::plan;
+use runtimed_sandbox::policy::{Policy, Profile};
+use runtimed_sandbox::process::{self, Reach};
 use runtimed_sandbox::support::Support;
 use rustix::fs::{Mode, OFlags};
 
@@ -54,8 +56,8 @@ pub(crate) struct Session {
     pub(crate) events: Events,
     /// What the kernel offers.
     pub(crate) support: Support,
-    /// The daemon, once it has said which process it is.
-    pub(crate) guard: Option<Pid>,
+    /// How all that is below is reached.
+    pub(crate) reach: Reach,
 }
 
 /// Why an attempt ends before its time.
@@ -81,15 +83,24 @@ impl From<LinkError> for End {
     }
 }
 
+/// How the daemon has made this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Birth {
+    /// As any other.
+    Ordinary,
+    /// As the first of a process namespace, in a user namespace of its own; it was of this uid and gid.
+    OwnProcesses { uid: u32, gid: u32 },
+}
+
 /// Serves the link from its first frame to its last.
-pub(crate) fn run() -> Exit {
+pub(crate) fn run(birth: Birth) -> Exit {
     let Ok(inherited) = Inherited::take() else {
         say(
             "there is no link on descriptor 3, for runtimed starts this program itself; use `runtimectl local`",
         );
         return Exit::Usage;
     };
-    let mut session = match confined(inherited.link) {
+    let mut session = match confined(birth, inherited.link) {
         Ok(session) => session,
         Err(why) => {
             say(&why);
@@ -104,21 +115,36 @@ pub(crate) fn run() -> Exit {
 }
 
 /// Makes this process what it is to be before it hears anything: out of reach, and unable to reach out.
-fn confined(link: std::os::fd::OwnedFd) -> Result<Session, String> {
+///
+/// With a process namespace of its own nothing outside can be seen to be signalled, and its children need to mount, which
+/// a domain that speaks of files would forbid. Without one, a domain keeps signals and abstract sockets in.
+fn confined(birth: Birth, link: std::os::fd::OwnedFd) -> Result<Session, String> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A phase child that was taken over could fill the pipe: a line that does not fit is lost, and nobody waits.
     rustix::fs::fcntl_setfl(std::io::stderr(), OFlags::NONBLOCK)
         .map_err(|errno| format!("cannot write its diagnostics: {errno}"))?;
+    if let Birth::OwnProcesses { uid, gid } = birth {
+        process::settle(uid, gid).map_err(|error| format!("cannot settle in its namespace: {error}"))?;
+    }
     process::harden_self().map_err(|errno| format!("cannot make itself unreadable: {errno}"))?;
     process::become_subreaper().map_err(|errno| format!("cannot become a subreaper: {errno}"))?;
     let events =
         Events::new(Link::new(link)).map_err(|error| format!("cannot watch its children: {error}"))?;
     let support = Support::probe();
-    // Where the kernel has no scopes, it is for the command's profile to say whether that will do.
-    if support.landlock_abi() >= domain::SCOPES {
-        domain::enter().map_err(|error| format!("cannot confine itself: {error}"))?;
-    }
-    Ok(Session { events, support, guard: None })
+    let reach = match birth {
+        Birth::OwnProcesses { .. } => Reach::Namespace,
+        Birth::Ordinary => {
+            // Where the kernel has no scopes, it is for the command's profile to say whether that will do.
+            let policy = Policy { profile: Profile::Compatible, ..Policy::scopes_only() };
+            let prepared = plan(&policy, &support).and_then(|plan| plan.prepare());
+            let entered = prepared
+                .map_err(|refusal| refusal.to_string())
+                .and_then(|prepared| enforce_self(prepared).map_err(|error| error.to_string()));
+            entered.map_err(|error| format!("cannot confine itself: {error}"))?;
+            Reach::Walk
+        }
+    };
+    Ok(Session { events, support, reach })
 }
 
 impl Session {
@@ -138,9 +164,9 @@ impl Session {
 
     /// Leaves no process behind, and says to the daemon why it ends, if it is there to be told.
     fn end(&mut self, end: End) -> Exit {
-        if !tree::is_empty() {
+        if !process::collect_ended(None) {
             // Those that could not be killed were told of; there is nobody else to tell.
-            tree::kill(self.guard, None);
+            tree::kill(self.reach, None);
         }
         let last = match end {
             End::Stopped => return Exit::Ok,

@@ -1,79 +1,27 @@
-//! The processes below the supervisor: collecting them, counting them, and ending all of them.
-//!
-//! The supervisor is a subreaper, so every orphan below it becomes its child: the tree is empty exactly when it has no
-//! child left.
+//! The processes below the supervisor: ending all of them, and what they used.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
-use runtimed_sandbox::process::{KillReport, KillTree, Pid, Signal, children, descendants, kill_descendants};
-use rustix::io::Errno;
-use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, pidfd_send_signal, wait, waitpid};
+use runtimed_sandbox::process::{KillReport, KillTree, Reach, kill_descendants};
+use runtimed_sandbox::spawn::Child;
 
 use crate::diagnostics::say;
 
-/// Collects the children that have ended, but never `kept`, whose status somebody wants.
-pub(crate) fn collect_orphans(kept: Pid) {
-    for pid in children(rustix::process::getpid()) {
-        if pid != kept {
-            // One that lives on, or that is gone already, is no news.
-            waitpid(Some(pid), WaitOptions::NOHANG).unwrap_or_default();
-        }
-    }
-}
-
-/// Collects every child that has ended; true when none is left.
-pub(crate) fn is_empty() -> bool {
-    loop {
-        match wait(WaitOptions::NOHANG) {
-            Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) => return false,
-            Err(_) => return true,
-        }
-    }
-}
-
-/// How many processes are below the supervisor.
-pub(crate) fn count() -> u32 {
-    u32::try_from(descendants(rustix::process::getpid(), &[]).len()).unwrap_or(u32::MAX)
-}
-
-/// Asks every process of the tree to end.
-pub(crate) fn terminate() {
-    let ours = rustix::process::getpid();
-    for some in descendants(ours, &[]).chunks(AT_ONCE) {
-        let held: Vec<(Pid, OwnedFd)> =
-            some.iter().filter_map(|pid| Some((*pid, pidfd_open(*pid, PidfdFlags::empty()).ok()?))).collect();
-        // Looked up again while they are held: a number that was given to somebody else meanwhile is not below us.
-        let still = descendants(ours, &[]);
-        for (_, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
-            // A stopped process handles TERM only once it goes on; one that has ended needs neither.
-            pidfd_send_signal(pidfd, Signal::TERM).unwrap_or_default();
-            pidfd_send_signal(pidfd, Signal::CONT).unwrap_or_default();
-        }
-    }
-}
-
-/// Processes held by descriptor at once.
-const AT_ONCE: usize = 256;
-
-/// Kills the whole tree and collects it, but for `kept`, which is killed and left to its owner to collect. The result is
-/// how many could not be killed in ten seconds.
-pub(crate) fn kill(guard: Option<Pid>, kept: Option<Pid>) -> u32 {
-    let unreaped: Vec<Pid> = kept.into_iter().collect();
-    let kill = KillTree { unreaped: &unreaped, guard, ..KillTree::default() };
-    match kill_descendants(&kill) {
-        Ok(report) => {
-            let KillReport { killed, survivors, kill_to_empty, mechanism, .. } = report;
-            say(&format!(
-                "killed {killed} processes in {kill_to_empty:?} by {mechanism}; {survivors} are left"
-            ));
-            survivors
-        }
-        // The supervisor is a subreaper, which is all that is asked of it.
-        Err(_) => count(),
-    }
+/// Kills the whole tree and collects it; the end of `command` is kept in it.
+pub(crate) fn kill(reach: Reach, command: Option<&mut Child>) -> KillReport {
+    let report = kill_descendants(KillTree { reach, command, ..KillTree::default() });
+    // The supervisor is a subreaper, or the first of its namespace, which is all that is asked of it.
+    let report = report.unwrap_or(KillReport {
+        killed: 0,
+        survivors: true,
+        kill_to_empty: Duration::ZERO,
+        mechanism: "nothing",
+    });
+    let KillReport { killed, survivors, kill_to_empty, mechanism } = report;
+    let left = if survivors { "some are left" } else { "none is left" };
+    say(&format!("killed {killed} processes in {kill_to_empty:?} by {mechanism}; {left}"));
+    report
 }
 
 /// What everything collected so far has used.

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::enforcement::{Enforcement, Profile};
+use crate::enforcement::{Enforcement, Profile, Tier};
 use crate::ids::{AttemptKey, BuildId, TreeId};
 use crate::problem::Problem;
 use crate::rule::Refusal;
@@ -148,12 +148,14 @@ pub struct Trees {
     pub workspace: String,
 }
 
-/// What is in the three trees. The command is granted the first five; the last is the worker's own.
+/// What is in the three trees. The command is granted all but the last, which is the worker's own.
 pub mod layout {
     /// In the tmp tree: the command's `TMPDIR`.
     pub const TMP: &str = "t";
     /// In the tmp tree: staged secrets, 0700.
     pub const STAGED: &str = "s";
+    /// In the tmp tree: the command's `/dev/shm`, with [`crate::enforcement::Tier::Namespaces`].
+    pub const SHARED_MEMORY: &str = "m";
     /// In the home tree: the command's `HOME`.
     pub const HOME: &str = "h";
     /// In the workspace tree: the workspace.
@@ -166,6 +168,24 @@ pub mod layout {
     pub const OUTPUTS_FILE: &str = "outputs";
     /// In the workspace tree: the worker's private object store and index. No policy of a command grants it.
     pub const PRIVATE: &str = "p";
+}
+
+/// Where a command with a view of its own finds what is in the trees.
+pub mod inside {
+    /// [`layout::TMP`](super::layout::TMP).
+    pub const TMP: &str = "/tmp";
+    /// [`layout::SHARED_MEMORY`](super::layout::SHARED_MEMORY).
+    pub const SHARED_MEMORY: &str = "/dev/shm";
+    /// [`layout::HOME`](super::layout::HOME).
+    pub const HOME: &str = "/home/worker";
+    /// [`layout::WORKSPACE`](super::layout::WORKSPACE).
+    pub const WORKSPACE: &str = "/workspace";
+    /// [`layout::STAGED`](super::layout::STAGED).
+    pub const STAGED: &str = "/run/runtimed/secrets";
+    /// [`layout::ARTIFACTS`](super::layout::ARTIFACTS).
+    pub const ARTIFACTS: &str = "/run/runtimed/artifacts";
+    /// [`layout::OUTPUTS_DIR`](super::layout::OUTPUTS_DIR).
+    pub const OUTPUTS_DIR: &str = "/run/runtimed/outputs";
 }
 
 /// The first content of a workspace.
@@ -200,6 +220,11 @@ pub struct PriorPatch {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Confinement {
+    /// By which means.
+    pub tier: Tier,
+    /// With [`Tier::Namespaces`]: the kernel lets the worker mount a `/proc`.
+    #[serde(default)]
+    pub own_proc: bool,
     /// How much must hold.
     pub profile: Profile,
     /// What it may reach.

@@ -57,8 +57,8 @@ impl Conversation {
         attempt.live.set(|now| now.step = Some(Step::Launch));
         let failed =
             |why: String| Problem::new(Code::WorkerFailed, format!("the worker cannot be started: {why}"));
-        let (worker, pipes) =
-            workers::launch(&attempt.daemon.worker).map_err(|error| failed(error.to_string()))?;
+        let (worker, pipes) = workers::launch(&attempt.daemon.worker, attempt.daemon.isolation.tier)
+            .map_err(|error| failed(error.to_string()))?;
         tokio::spawn(logs::diagnostics(pipes.diagnostics, attempt.key().to_string()));
         let log = std::sync::Arc::clone(&attempt.live.log);
         let pump = tokio::spawn(logs::pump(pipes.stdout, pipes.stderr, attempt.redactor.clone(), log));
@@ -200,17 +200,14 @@ impl Conversation {
         attempt.live.set(|now| now.step = Some(Step::Run));
         let spec = &attempt.lease.run.spec;
         let daemon = &attempt.daemon;
-        let mut env = workspace.with_places(|places| {
-            let settings = &daemon.config.run;
-            environ::environment(
-                attempt.key(),
-                places,
-                settings,
-                &granted.network,
-                &daemon.environment,
-                &spec.env,
-            )
-        });
+        let mut env = environ::environment(
+            attempt.key(),
+            &workspace.places(daemon.isolation.tier),
+            &daemon.config.run,
+            &granted.network,
+            &daemon.environment,
+            &spec.env,
+        );
         env.extend(staged.plain);
         environ::add_aliases(&mut env, daemon.config.aliases.iter().chain(&attempt.runtime.spec.aliases));
         let sealed = if staged.secret.is_empty() {

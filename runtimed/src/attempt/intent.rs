@@ -11,7 +11,10 @@ use super::Attempt;
 pub(super) fn confinement(attempt: &Attempt, granted: &Granted) -> Confinement {
     let config = &attempt.daemon.config;
     let limits = &granted.limits;
+    let isolation = attempt.daemon.isolation;
     Confinement {
+        tier: isolation.tier,
+        own_proc: isolation.own_proc,
         profile: config.ceiling.profile,
         network: granted.network.clone(),
         watch: attempt.lease.run.spec.watch,

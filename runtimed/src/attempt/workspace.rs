@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
+use runtimed_api::enforcement::Tier;
 use runtimed_api::environment;
-use runtimed_api::link::{Trees, layout};
+use runtimed_api::link::{Trees, inside, layout};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::status::Scrub;
 use runtimed_api::run::step::Step;
@@ -52,6 +54,9 @@ impl Workspace {
                 let home = roots.home.create_named(&name)?;
                 let workspace = roots.workspace.create_named(&name)?;
                 tmp.create_dir(layout::TMP, 0o700)?;
+                if daemon.isolation.tier == Tier::Namespaces {
+                    tmp.create_dir(layout::SHARED_MEMORY, 0o700)?;
+                }
                 home.create_dir(layout::HOME, 0o700)?;
                 home.create_dir(layout::OUTPUTS_DIR, 0o700)?;
                 workspace.create_dir(layout::WORKSPACE, 0o700)?;
@@ -78,10 +83,14 @@ impl Workspace {
         Trees { tmp: text(&self.tmp), home: text(&self.home), workspace: text(&self.workspace) }
     }
 
-    /// Calls `with` with the places that the environment names.
-    pub(super) fn with_places<T>(&self, with: impl FnOnce(&Places<'_>) -> T) -> T {
-        let (tmp, home, workspace) = (self.tmp.path(), self.home.path(), self.workspace.path());
-        with(&Places { tmp: &tmp, home: &home, workspace: &workspace })
+    /// The places that the environment names.
+    pub(super) fn places(&self, tier: Tier) -> Places {
+        match tier {
+            Tier::Namespaces => Places::inside(),
+            Tier::Base | Tier::Exclusive => {
+                Places::in_trees(&self.tmp.path(), &self.home.path(), &self.workspace.path())
+            }
+        }
     }
 
     /// Writes bytes that the daemon has verified for the worker's own use.
@@ -121,6 +130,10 @@ impl Workspace {
             let name: StagedName = secret.file.parse().map_err(|error| failed(&error))?;
             let path =
                 place.stage(&name, secret.value.expose(), secret.mode).map_err(|error| failed(&error))?;
+            let path = match attempt.daemon.isolation.tier {
+                Tier::Namespaces => Path::new(inside::STAGED).join(&secret.file),
+                Tier::Base | Tier::Exclusive => path,
+            };
             for used in &secret.uses {
                 let path = path.to_string_lossy().into_owned();
                 env.plain.insert(environment::secret_file(used.name.as_str()), path);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use runtimed_sandbox::support::{Missing, Support, user_namespaces};
+use runtimed_sandbox::support::{Missing, Support, views};
 use runtimed_sandbox::tree::{Medium, Root, Tree};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
@@ -18,7 +18,8 @@ use crate::{secrets, workers};
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) support: Support,
-    pub(super) user_namespaces: Result<(), Missing>,
+    /// Whether Runs can have views of their own, and in them a `/proc`.
+    pub(super) views: Result<bool, Missing>,
     pub(super) uid: u32,
     pub(super) gid: u32,
     /// The name of the uid in the image's passwd.
@@ -82,7 +83,7 @@ pub(super) fn gather(config: &Config, build: &str) -> Facts {
         .chain(USUAL.map(PathBuf::from))
         .collect();
     Facts {
-        user_namespaces: user_namespaces(),
+        views: views(),
         uid,
         gid: rustix::process::getegid().as_raw(),
         passwd: passwd_entry(uid),

@@ -359,7 +359,7 @@ fn posture(
     let outside = |dir: &Path| facts.roots.iter().all(|root| !dir.starts_with(&root.path));
     let tier = if config.slots == 1 && config.state.dir.as_deref().is_some_and(outside) {
         Tier::Exclusive
-    } else if facts.user_namespaces.is_ok() {
+    } else if facts.views.is_ok() {
         Tier::Namespaces
     } else {
         Tier::Base
@@ -378,8 +378,8 @@ fn posture(
             Ok(abi) => format!("ABI {abi}"),
             Err(missing) => missing.to_string(),
         },
-        user_namespaces: match &facts.user_namespaces {
-            Ok(()) => "allowed".to_owned(),
+        user_namespaces: match &facts.views {
+            Ok(_) => "allowed".to_owned(),
             Err(missing) => missing.to_string(),
         },
         uid: facts.uid,

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use runtimed_api::enforcement::Tier;
 use runtimed_api::problem::{Code, Problem};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
@@ -18,11 +19,11 @@ pub(super) async fn posture(State(shared): State<Shared>, headers: HeaderMap) ->
     auth::person(&shared.daemon, &headers)?;
     let daemon = &shared.daemon;
     let support = runtimed_sandbox::support::Support::probe();
-    let namespaces = tokio::task::spawn_blocking(runtimed_sandbox::support::user_namespaces).await;
-    let namespaces = match namespaces {
-        Ok(Ok(())) => "allowed".to_owned(),
-        Ok(Err(missing)) => missing.to_string(),
-        Err(_) => "not known".to_owned(),
+    let isolation = daemon.isolation;
+    let namespaces = match (isolation.tier, isolation.missing) {
+        (Tier::Namespaces, _) => "allowed".to_owned(),
+        (_, Some(missing)) => missing.to_string(),
+        (_, None) => "not asked for".to_owned(),
     };
     let media = |root: &runtimed_sandbox::tree::Root| root.medium().to_string();
     let posture = json!({
@@ -30,7 +31,8 @@ pub(super) async fn posture(State(shared): State<Shared>, headers: HeaderMap) ->
         "runtime": daemon.config.runtime,
         "build": daemon.build,
         "slots": daemon.config.slots,
-        "tier": "Base",
+        "tier": isolation.tier,
+        "ownProc": isolation.own_proc,
         "profile": daemon.config.ceiling.profile,
         "landlockAbi": support.landlock_abi(),
         "userNamespaces": namespaces,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use runtimed_sandbox::policy::Policy;
-use runtimed_sandbox::process::{self, KillTree, Pid};
+use runtimed_sandbox::process::{self, KillTree, Pid, Reach};
 use runtimed_sandbox::spawn::{Executable, Spawn, SpawnError, Stage, Status, fork_phase};
 use runtimed_sandbox::support::Support;
 use runtimed_sandbox::{enforce_self, plan};
@@ -23,6 +23,7 @@ pub(crate) fn run(words: &[&str]) -> Option<Result<(), Errno>> {
         ["term"] => term(),
         ["strays"] => strays(),
         ["drop"] => drop_root(),
+        ["views"] => views(),
         _ => return None,
     })
 }
@@ -164,39 +165,31 @@ fn storm(guard: &str) -> Result<(), Errno> {
     }
     let mut command = started(STORM)?;
     require(process::descendants(rustix::process::getpid(), &[]).len() >= 60)?;
-    let killed = process::kill_descendants(&KillTree {
-        unreaped: &[command.pid()],
-        guard,
-        grace: Duration::from_millis(20),
-        ..KillTree::default()
-    })?;
+    let reach = guard.map_or(Reach::Walk, |guard| Reach::Domain { guard });
+    process::terminate_descendants(reach);
+    let killed =
+        process::kill_descendants(KillTree { reach, command: Some(&mut command), ..KillTree::default() })?;
     report(&format!("{killed:?}"));
-    require(killed.survivors == 0 && killed.killed > 0 && killed.term_sent > 60)?;
+    require(!killed.survivors && killed.killed > 20)?;
     require(killed.mechanism.starts_with(if guard.is_some() { "kill(-1)" } else { "pidfd" }))?;
     require(command.wait()?.status == Status::Signalled(9))?;
     require(process::children(rustix::process::getpid()).is_empty())
 }
 
-/// Processes that end at TERM need no KILL, and what is excepted is left alone.
+/// Processes that end at TERM need no KILL.
 fn term() -> Result<(), Errno> {
-    require(process::kill_descendants(&KillTree::default()) == Err(Errno::INVAL))?;
+    require(process::kill_descendants(KillTree::default()) == Err(Errno::INVAL))?;
     process::become_subreaper()?;
-    let mut spared = shell("exec sleep 1000")?;
     let mut command = started("sleep 1000 >/dev/null & (setsid sleep 1000 >/dev/null &); echo ready; wait")?;
     // TERM goes once to each that is there: a process that is still being forked would only learn of it by KILL.
-    await_sleepers(3)?;
-    let killed = process::kill_descendants(&KillTree {
-        except: &[spared.pid()],
-        unreaped: &[command.pid()],
-        grace: Duration::from_secs(20),
-        ..KillTree::default()
-    })?;
-    require((killed.killed, killed.survivors) == (0, 0) && killed.term_sent >= 3)?;
-    require(killed.elapsed < Duration::from_secs(5))?;
-    require(command.wait()?.status == Status::Signalled(15))?;
-    require(spared.try_wait()?.is_none())?;
-    spared.signal(process::Signal::KILL)?;
-    spared.wait().map(drop)
+    await_sleepers(2)?;
+    process::terminate_descendants(Reach::Walk);
+    let begun = std::time::Instant::now();
+    while !process::collect_ended(Some(&mut command)) {
+        require(begun.elapsed() < Duration::from_secs(20))?;
+        std::thread::yield_now();
+    }
+    require(command.wait()?.status == Status::Signalled(15))
 }
 
 /// Waits until so many processes below this one are `sleep` and nothing on its way to it.
@@ -230,6 +223,16 @@ fn strays() -> Result<(), Errno> {
     known.wait()?;
     require(process::reap_strays(&[], Duration::from_secs(10)).collected == 1)?;
     require(process::children(rustix::process::getpid()).is_empty())
+}
+
+fn views() -> Result<(), Errno> {
+    match runtimed_sandbox::support::views() {
+        Ok(_) => Ok(()),
+        Err(missing) => {
+            report(&missing.to_string());
+            require(false)
+        }
+    }
 }
 
 fn drop_root() -> Result<(), Errno> {

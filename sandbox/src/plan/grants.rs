@@ -18,6 +18,8 @@ pub(crate) enum Access {
     Write,
     Device,
     ProcFile,
+    /// To move what is beneath between directories, and nothing else.
+    Move,
 }
 
 /// Every grant of a policy, judged by its text. The same rules judge where links lead when the plan is prepared.

@@ -6,6 +6,7 @@ use super::Refusal;
 use crate::enforcement::{Item, Protection, State};
 use crate::policy::{Extent, Network, Policy, Profile};
 use crate::support::Support;
+use crate::view::View;
 
 /// Landlock ABIs that brought a protection: Linux 5.13, 6.2, 6.7, 6.10, 6.12 and 7.1.
 const FILES: u8 = 1;
@@ -41,22 +42,20 @@ pub(super) fn judge(policy: &Policy, support: &Support) -> Result<Vec<Item>, Ref
         judge.landlock(Protection::Files, FILES)?,
         judge.landlock(Protection::Truncation, TRUNCATION)?,
         judge.landlock(Protection::DeviceIoctls, DEVICE_IOCTLS)?,
-        unavailable(
+        judge.unless_hidden(
             Protection::FileMetadata,
             "Landlock does not judge chmod, utimes, setxattr and stat: of a known path of this uid they work",
         ),
         judge.tcp_ports()?,
         judge.socket_kinds(),
-        unavailable(
-            Protection::LoopbackNeighbours,
-            "Landlock judges ports, not addresses: a neighbour's server on a listed port can be reached",
-        ),
-        judge.landlock(Protection::Signals, SCOPES)?,
+        judge.loopback(),
+        judge.with_namespace(judge.landlock(Protection::Signals, SCOPES)?, "process"),
         judge.landlock(Protection::AbstractUnixSockets, SCOPES)?,
         judge.pathname_sockets(),
         active(Protection::SystemCalls, "seccomp"),
-        active(Protection::OtherProcesses, "seccomp"),
-        active(Protection::SystemVIpc, "seccomp"),
+        judge.with_namespace(active(Protection::OtherProcesses, "seccomp"), "process"),
+        judge.process_list(),
+        judge.with_namespace(active(Protection::SystemVIpc, "seccomp"), "IPC"),
         judge.watching(),
         active(Protection::ResourceLimits, "setrlimit"),
         active(Protection::CoreDumps, "setrlimit"),
@@ -88,10 +87,22 @@ impl Judge<'_> {
             Ok(abi) => format!("it needs Landlock ABI {needed}, and Linux {} has {abi}", self.support.kernel),
             Err(missing) => format!("it needs Landlock, but {missing}"),
         };
+        if let Some(namespace) = self.namespace_for(protection) {
+            return Ok(active(protection, namespace));
+        }
         if !self.may_be_missing(protection) {
             return Err(lacking(protection, &why));
         }
         Ok(unavailable(protection, why))
+    }
+
+    /// A namespace that holds alone what Landlock would.
+    fn namespace_for(&self, protection: Protection) -> Option<&'static str> {
+        match protection {
+            Protection::Signals if self.policy.view.is_some() => Some("process namespace"),
+            Protection::AbstractUnixSockets if View::own_network(self.policy) => Some("network namespace"),
+            _ => None,
+        }
     }
 
     fn may_be_missing(&self, protection: Protection) -> bool {
@@ -99,8 +110,53 @@ impl Judge<'_> {
         !NEVER.contains(&protection) && (given_up || self.policy.may_degrade.contains(&protection))
     }
 
+    /// A protection that Landlock has no right for, and that holds where nothing else is to be seen.
+    fn unless_hidden(&self, protection: Protection, why: &'static str) -> Item {
+        match self.policy.view {
+            Some(_) => active(protection, "mount namespace"),
+            None => unavailable(protection, why),
+        }
+    }
+
+    /// The same protection with a second mechanism, where the Run has namespaces of its own.
+    fn with_namespace(&self, item: Item, kind: &'static str) -> Item {
+        match (&self.policy.view, item.state) {
+            (Some(_), State::Active) if !item.mechanism.ends_with("namespace") => {
+                Item { mechanism: format!("{} and {kind} namespace", item.mechanism).into(), ..item }
+            }
+            _ => item,
+        }
+    }
+
+    fn process_list(&self) -> Item {
+        let mechanism =
+            if View::own_proc(self.policy) { "a /proc of its own" } else { "Landlock, by a list of files" };
+        active(Protection::ProcessList, mechanism)
+    }
+
+    fn loopback(&self) -> Item {
+        match self.policy.network {
+            Network::None if View::own_network(self.policy) => {
+                active(Protection::LoopbackNeighbours, "network namespace")
+            }
+            Network::None => active(Protection::LoopbackNeighbours, "seccomp"),
+            _ if self.policy.view.is_some() => unavailable(
+                Protection::LoopbackNeighbours,
+                "the Run asks for the network and so keeps the pod's, where a neighbour's server on a listed port can be \
+                 reached",
+            ),
+            _ => unavailable(
+                Protection::LoopbackNeighbours,
+                "Landlock judges ports, not addresses: a neighbour's server on a listed port can be reached",
+            ),
+        }
+    }
+
     fn tcp_ports(&self) -> Result<Item, Refusal> {
         match self.policy.network {
+            Network::None if View::own_network(self.policy) => {
+                Ok(active(Protection::TcpPorts, "network namespace"))
+            }
             Network::None if self.support.landlock_abi() < PORTS => {
                 Ok(active(Protection::TcpPorts, "seccomp"))
             }
@@ -133,7 +189,7 @@ impl Judge<'_> {
         if self.support.landlock_abi() >= PATHNAME_SOCKETS {
             return active(Protection::PathnameUnixSockets, "Landlock");
         }
-        unavailable(
+        self.unless_hidden(
             Protection::PathnameUnixSockets,
             "it needs Landlock ABI 9: an outside socket whose path is known can be connected to",
         )

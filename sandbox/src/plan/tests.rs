@@ -104,6 +104,7 @@ fn the_steps_are_in_the_one_order_that_works() {
         .steps
         .iter()
         .map(|step| match step {
+            Step::View => 6,
             Step::Session => 0,
             Step::Limits(_) => 1,
             Step::NoNewPrivs => 2,
@@ -120,11 +121,9 @@ fn the_steps_are_in_the_one_order_that_works() {
 #[test]
 fn the_supervisor_gets_scopes_and_no_files() {
     let plan = plan(&Policy::scopes_only(), &support(7)).unwrap();
-    assert!(
-        plan.steps
-            .iter()
-            .any(|step| matches!(step, Step::Landlock(domain) if domain.scopes && !domain.handles_files))
-    );
+    assert!(plan.steps.iter().any(
+        |step| matches!(step, Step::Landlock(domain) if domain.scopes && domain.files == super::Files::Moving)
+    ));
     assert_eq!(plan.enforcement().state(Protection::Signals), Some(State::Active));
     assert_eq!(plan.enforcement().state(Protection::Files), None);
     assert_eq!(rule(super::plan(&Policy::scopes_only(), &support(5))), "support.signals");

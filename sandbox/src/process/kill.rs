@@ -2,173 +2,146 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal};
 
-use super::table::{Held, children, freeze_and_kill, signal_below};
+use super::table::{Held, freeze_and_kill, signal_below};
+use crate::spawn::Child;
 use crate::sys::{self, Target};
 
-/// How a whole tree is to end. `Default` leaves nothing alone, gives no grace, and tries for ten seconds.
-#[derive(Clone, Copy, Debug)]
+/// How a process reaches all that is below it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// By walking down `/proc`, holding each process by descriptor.
+    #[default]
+    Walk,
+    /// It is in a signal-scoped Landlock domain with all of them. `guard` is a process of this uid outside, usually the
+    /// daemon: if that proves to be out of reach, one `kill(-1)` reaches exactly the domain, however fast it forks.
+    /// Otherwise it walks.
+    Domain {
+        /// What must be out of reach.
+        guard: Pid,
+    },
+    /// It is the first process of a process namespace, in which only they are: see [`super::settle`].
+    Namespace,
+}
+
+/// How a whole tree is to end. `Default` walks, and tries for ten seconds.
+#[derive(Debug)]
 pub struct KillTree<'a> {
-    /// Neither signalled nor collected, nor anything below them.
-    pub except: &'a [Pid],
-    /// Killed like the others but not collected: somebody holds a [`crate::spawn::Child`] and wants its status.
-    pub unreaped: &'a [Pid],
-    /// A process of this uid outside the signal-scoped domain that this process is in, usually the daemon. If it proves
-    /// to be out of reach, one `kill(-1)` reaches exactly the domain, however fast it forks.
-    pub guard: Option<Pid>,
-    /// How long the tree may take to end after `TERM`; zero sends `KILL` at once.
-    pub grace: Duration,
-    /// How long to go on after the grace before the rest counts as survivors.
+    /// How the tree is reached.
+    pub reach: Reach,
+    /// The one child whose status is wanted: it is killed like the others, and its end is kept here.
+    pub command: Option<&'a mut Child>,
+    /// How long to go on before the rest counts as survivors.
     pub limit: Duration,
 }
 
 impl Default for KillTree<'_> {
     fn default() -> Self {
-        Self {
-            except: &[],
-            unreaped: &[],
-            guard: None,
-            grace: Duration::ZERO,
-            limit: Duration::from_secs(10),
-        }
+        Self { reach: Reach::Walk, command: None, limit: Duration::from_secs(10) }
     }
 }
 
 /// What killing a tree took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KillReport {
-    /// Processes that were sent `TERM`.
-    pub term_sent: u32,
-    /// Processes that were still there after the grace, ended by `KILL`, and were collected here.
+    /// Processes that were ended and collected here, the command not counted.
     pub killed: u32,
-    /// Processes that were still there at the limit.
-    pub survivors: u32,
-    /// From the first signal until the tree was empty, the grace included.
-    pub elapsed: Duration,
+    /// Whether something was still there at the limit.
+    pub survivors: bool,
     /// From the first `KILL` until the tree was empty.
     pub kill_to_empty: Duration,
-    /// How the rest was killed.
+    /// How the tree was reached.
     pub mechanism: &'static str,
 }
 
-/// Ends every process below this one, which has to be a subreaper, and collects them.
+/// Kills every process below this one, which has to be a subreaper or the first of its namespace, and collects them.
 ///
 /// # Errors
-/// `EINVAL` if this process is no subreaper: orphans would escape.
-pub fn kill_descendants(kill: &KillTree<'_>) -> Result<KillReport, Errno> {
-    if rustix::process::child_subreaper()?.is_none() && rustix::process::getpid() != Pid::INIT {
+/// `EINVAL` if this process is neither: orphans would escape.
+pub fn kill_descendants(kill: KillTree<'_>) -> Result<KillReport, Errno> {
+    let KillTree { reach, mut command, limit } = kill;
+    let first = rustix::process::getpid() == Pid::INIT;
+    let orphans_come = first || (reach != Reach::Namespace && rustix::process::child_subreaper()?.is_some());
+    if !orphans_come {
         return Err(Errno::INVAL);
     }
-    let started = Instant::now();
-    let mut tree = Below { kill, collected: 0 };
+    let at_once = reaches_at_once(reach);
+    let begun = Instant::now();
     let mut report = KillReport {
-        term_sent: 0,
         killed: 0,
-        survivors: 0,
-        elapsed: Duration::ZERO,
+        survivors: false,
         kill_to_empty: Duration::ZERO,
-        mechanism: "none",
+        mechanism: match (at_once, reach) {
+            (true, Reach::Namespace) => "kill(-1) in the process namespace",
+            (true, _) => "kill(-1) in the signal-scoped domain",
+            (false, _) => "pidfd walk",
+        },
     };
-    if !kill.grace.is_zero() && !tree.is_empty() {
-        // A stopped process handles TERM only once it goes on.
-        report.term_sent =
-            signal_below(rustix::process::getpid(), kill.except, &[Signal::TERM, Signal::CONT]);
-        tree.wait_until_empty(started + kill.grace, Duration::from_millis(100));
-    }
-    if !tree.is_empty() {
-        let killing = Instant::now();
-        let deadline = killing + kill.limit;
-        let at_once = kill.except.is_empty() && kill.guard.is_some_and(is_out_of_reach);
-        report.mechanism = if at_once { "kill(-1) in the signal-scoped domain" } else { "pidfd walk" };
-        tree.collected = 0;
-        loop {
-            if at_once {
-                kill_domain();
-            } else {
-                freeze_and_kill(rustix::process::getpid(), kill.except);
-            }
-            let round = Instant::now() + Duration::from_millis(20);
-            if tree.wait_until_empty(round.min(deadline), Duration::from_millis(5))
-                || Instant::now() >= deadline
-            {
-                break;
-            }
+    let blocked = sys::ChildSignal::block();
+    loop {
+        if at_once {
+            // Nothing to reach is no failure.
+            sys::signal_all(Signal::KILL).unwrap_or_default();
+        } else {
+            freeze_and_kill(rustix::process::getpid(), &[]);
         }
-        report.kill_to_empty = killing.elapsed();
-        report.killed = tree.collected;
-        report.survivors = u32::try_from(super::descendants(rustix::process::getpid(), kill.except).len())
-            .unwrap_or(u32::MAX)
-            .saturating_sub(tree.kept_zombies());
+        let round = Instant::now() + ROUND;
+        while !collect(command.as_deref_mut(), &mut report.killed) && Instant::now() < round {
+            blocked.wait(round.saturating_duration_since(Instant::now()));
+        }
+        if collect(command.as_deref_mut(), &mut report.killed) {
+            break;
+        }
+        if begun.elapsed() >= limit {
+            report.survivors = true;
+            break;
+        }
     }
-    report.elapsed = started.elapsed();
+    report.kill_to_empty = begun.elapsed();
     Ok(report)
 }
 
-struct Below<'a> {
-    kill: &'a KillTree<'a>,
-    collected: u32,
-}
+/// After this long the tree is signalled again: a walk may have missed what a dying parent handed over.
+const ROUND: Duration = Duration::from_millis(5);
 
-impl Below<'_> {
-    /// Collects what has ended, and says whether nothing is left.
-    fn is_empty(&mut self) -> bool {
-        self.living().is_empty()
-    }
-
-    /// This process's children that have not ended, after the others were collected. An empty answer means an empty
-    /// tree: whatever was deeper has become our child by then.
-    fn living(&mut self) -> Vec<Pid> {
-        let mut living = Vec::new();
-        for pid in children(rustix::process::getpid()) {
-            if self.kill.except.contains(&pid) {
-                continue;
-            }
-            if self.kill.unreaped.contains(&pid) {
-                if !has_ended(pid) {
-                    living.push(pid);
-                }
-                continue;
-            }
-            match sys::wait(Target::Pid(pid), false) {
-                Ok(None) => living.push(pid),
-                Ok(Some(_)) => self.collected += 1,
-                // Somebody else collected it.
-                Err(_) => {}
-            }
+/// Asks every process below this one to end; a stopped one goes on, for it handles `TERM` only then.
+pub fn terminate_descendants(reach: Reach) {
+    if reaches_at_once(reach) {
+        for signal in [Signal::TERM, Signal::CONT] {
+            sys::signal_all(signal).unwrap_or_default();
         }
-        living
-    }
-
-    /// Waits for the tree to become empty; looks again whenever a child ends, and at least once every `interval`.
-    fn wait_until_empty(&mut self, deadline: Instant, interval: Duration) -> bool {
-        loop {
-            let living = self.living();
-            if living.is_empty() {
-                // What an ended child left behind has become ours in the meantime.
-                if self.is_empty() {
-                    return true;
-                }
-                continue;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            wait_for_any(&living, left.min(interval));
-        }
-    }
-
-    fn kept_zombies(&self) -> u32 {
-        let ended = self.kill.unreaped.iter().filter(|pid| has_ended(**pid)).count();
-        u32::try_from(ended).unwrap_or(u32::MAX)
+    } else {
+        signal_below(rustix::process::getpid(), &[], &[Signal::TERM, Signal::CONT]);
     }
 }
 
-/// Whether a child has ended, without collecting it.
-fn has_ended(pid: Pid) -> bool {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
+/// Collects every child that has ended, and says whether none is left: then the whole tree is empty, for this process is
+/// a subreaper or the first of its namespace. The end of `command` is kept in it.
+pub fn collect_ended(command: Option<&mut Child>) -> bool {
+    collect(command, &mut 0)
+}
+
+fn collect(mut command: Option<&mut Child>, others: &mut u32) -> bool {
+    loop {
+        match sys::wait(Target::Any, false) {
+            Ok(Some((pid, exited))) => match &mut command {
+                Some(command) if command.pid() == pid => command.has_ended(exited),
+                _ => *others += 1,
+            },
+            Ok(None) => return false,
+            // There is no child.
+            Err(_) => return true,
+        }
+    }
+}
+
+fn reaches_at_once(reach: Reach) -> bool {
+    match reach {
+        Reach::Walk => false,
+        Reach::Domain { guard } => is_out_of_reach(guard),
+        Reach::Namespace => rustix::process::getpid() == Pid::INIT,
+    }
 }
 
 /// Sleeps until one of our children ends, at most `timeout`.
@@ -191,9 +164,4 @@ fn is_out_of_reach(guard: Pid) -> bool {
     let same_uid =
         uids.split_ascii_whitespace().count() == 4 && uids.split_ascii_whitespace().all(|uid| uid == ours);
     same_uid && rustix::process::test_kill_process(guard) == Err(Errno::PERM)
-}
-
-/// `kill(-1, KILL)`: everything that this process may signal, except itself.
-fn kill_domain() {
-    sys::kill_all().unwrap_or_default();
 }

@@ -82,6 +82,12 @@ impl Child {
         self.collect(false)
     }
 
+    /// How it ended, if it has been collected, be it by this value or by [`crate::process::collect_ended`].
+    #[must_use]
+    pub fn exited(&self) -> Option<Exited> {
+        self.exited
+    }
+
     /// Sends it a signal; it is no error if it has ended.
     ///
     /// # Errors
@@ -93,9 +99,15 @@ impl Child {
         }
     }
 
+    /// Somebody else has collected it.
+    pub(crate) fn has_ended(&mut self, exited: Exited) {
+        self.exited = Some(exited);
+        registry::forget(self.pid, self.entry);
+    }
+
     fn collect(&mut self, block: bool) -> Result<Option<Exited>, Errno> {
         if self.exited.is_none() {
-            self.exited = sys::wait(Target::PidFd(self.pidfd.as_fd()), block)?;
+            self.exited = sys::wait(Target::PidFd(self.pidfd.as_fd()), block)?.map(|(_, exited)| exited);
             if self.exited.is_some() {
                 registry::forget(self.pid, self.entry);
             }

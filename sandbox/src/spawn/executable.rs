@@ -21,7 +21,9 @@ enum Name {
     /// An ELF file, executed through its descriptor; nobody needs to be able to walk its path.
     Descriptor(OwnedFd),
     /// A script, or a file that only the kernel may read: an interpreter is given the path, so it must have one.
-    Path(CString),
+    Path([CString; 1]),
+    /// Looked for by the child itself, in its own view.
+    Searched(Vec<CString>),
 }
 
 impl Executable {
@@ -41,7 +43,7 @@ impl Executable {
                 // High, so that no descriptor that the program is given takes its place.
                 Name::Descriptor(rustix::io::fcntl_dupfd_cloexec(handle, super::FIRST_SOURCE)?)
             }
-            _ => Name::Path(CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?),
+            _ => Name::Path([c_string(&path)?]),
         };
         Ok(Self { path, name })
     }
@@ -69,6 +71,23 @@ impl Executable {
         Err(answer)
     }
 
+    /// Names a command for a child with a view of its own, which looks for it as [`Executable::path_lookup`] would, but
+    /// there, when it executes it. That it is not there shows as `ENOENT` or `EACCES` at [`super::Stage::Execute`].
+    ///
+    /// # Errors
+    /// `ENOENT` for an empty name or when `path_env` has no absolute entry, `EINVAL` for a NUL byte.
+    pub fn within_view(name: &OsStr, path_env: &OsStr, directory: &Path) -> Result<Self, Errno> {
+        let paths: Vec<PathBuf> = if name.as_bytes().contains(&b'/') {
+            vec![directory.join(name)]
+        } else {
+            let entries = std::env::split_paths(path_env).filter(|entry| entry.is_absolute());
+            entries.map(|entry| entry.join(name)).collect()
+        };
+        let first = paths.first().filter(|_| !name.is_empty()).ok_or(Errno::NOENT)?.clone();
+        let searched = paths.iter().map(|path| c_string(path)).collect::<Result<_, _>>()?;
+        Ok(Self { path: first, name: Name::Searched(searched) })
+    }
+
     /// The absolute path under which it was found.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -78,9 +97,14 @@ impl Executable {
     pub(super) fn program(&self) -> Program<'_> {
         match &self.name {
             Name::Descriptor(fd) => Program::Descriptor(fd.as_fd()),
-            Name::Path(path) => Program::Path(path),
+            Name::Path(path) => Program::Paths(path),
+            Name::Searched(paths) => Program::Paths(paths),
         }
     }
+}
+
+fn c_string(path: &Path) -> Result<CString, Errno> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)
 }
 
 /// The first four bytes, if the file has them and may be read.

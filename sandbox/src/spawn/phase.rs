@@ -93,6 +93,10 @@ fn confine(
     kept.dedup();
     sys::close_all_but(&kept).map_err(at(Stage::Descriptors))?;
     let Some(prepared) = prepared else { return Ok(()) };
+    if prepared.steps().view.is_some() {
+        // Its namespaces would have to be made with the child.
+        return Err((Stage::View, Errno::OPNOTSUPP));
+    }
     let reached = std::cell::Cell::new(Stage::Session);
     sys::apply(prepared.steps(), |stage| reached.set(stage)).map_err(|errno| (reached.get(), errno))
 }

@@ -13,6 +13,8 @@ pub enum Stage {
     Signals,
     /// Asking for a signal at the parent's end.
     DeathSignal,
+    /// Making a view of its own.
+    View,
     /// Entering the working directory.
     Directory,
     /// Putting descriptors in their places and closing the others.
@@ -33,11 +35,12 @@ pub enum Stage {
     Execute,
 }
 
-const ALL: [Stage; 13] = [
+const ALL: [Stage; 14] = [
     Stage::Arguments,
     Stage::Launch,
     Stage::Signals,
     Stage::DeathSignal,
+    Stage::View,
     Stage::Directory,
     Stage::Descriptors,
     Stage::Session,
@@ -67,6 +70,7 @@ impl fmt::Display for Stage {
             Self::Signals => "reset its signals",
             Self::Session => "start a session",
             Self::DeathSignal => "tie its life to its parent's",
+            Self::View => "make its own view of the machine",
             Self::Directory => "enter its working directory",
             Self::Descriptors => "arrange its descriptors",
             Self::Limits => "set its resource limits",

@@ -1,8 +1,9 @@
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::launch::{Launch, Program};
 use super::{apply, checked};
@@ -58,6 +59,12 @@ fn steps(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
             return Err(Errno::SRCH);
         }
     }
+    if let Some(steps) = launch.steps
+        && let Some(view) = &steps.view
+    {
+        at(Stage::View);
+        super::view::enter(view, steps.landlock.as_ref())?;
+    }
     at(Stage::Directory);
     if let Some(directory) = launch.directory {
         rustix::process::chdir(directory)?;
@@ -70,6 +77,10 @@ fn steps(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
     }
     if let Some(steps) = launch.steps {
         apply(steps, at)?;
+    }
+    if launch.own_processes {
+        at(Stage::Capabilities);
+        keep_capabilities()?;
     }
     at(Stage::Execute);
     unblock_signals()?;
@@ -118,6 +129,18 @@ fn close_on_exec(first: RawFd, last: RawFd) -> Result<(), Errno> {
     checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
+/// Hands the program what it needs in the user namespace that it is the first process of: the right to make mounts and
+/// namespaces there, and to bring a loopback up. An execution would take it away from a uid that is not mapped yet.
+fn keep_capabilities() -> Result<(), Errno> {
+    let kept = [CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_CHROOT, CapabilitySet::NET_ADMIN];
+    let set = kept[0] | kept[1] | kept[2];
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: set, permitted: set, inheritable: set },
+    )?;
+    kept.into_iter().try_for_each(|one| rustix::thread::configure_capability_in_ambient_set(one, true))
+}
+
 fn execute(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
     let (argv, envp) = (shared.argv.as_ptr(), shared.envp.as_ptr());
     let executed = match shared.launch.program {
@@ -136,8 +159,28 @@ fn execute(shared: &Shared<'_>) -> Result<std::convert::Infallible, Errno> {
                 )
             }
         }
-        // SAFETY: as above; the path is a `CStr` of the launcher's.
-        Program::Path(path) => unsafe { libc::syscall(libc::SYS_execve, path.as_ptr(), argv, envp) },
+        Program::Paths(paths) => return first_of(paths, argv, envp),
     };
     checked(executed).and(Err(Errno::IO))
+}
+
+/// Executes the first of these paths that can be, as a shell goes through `PATH`.
+fn first_of(
+    paths: &[CString],
+    argv: *const *const libc::c_char,
+    envp: *const *const libc::c_char,
+) -> Result<std::convert::Infallible, Errno> {
+    let mut answer = Errno::NOENT;
+    for path in paths {
+        // SAFETY: the path is NUL-terminated, both arrays end with a null pointer and point to NUL-terminated strings;
+        // the suspended launcher keeps all of them alive.
+        let executed = checked(unsafe { libc::syscall(libc::SYS_execve, path.as_ptr(), argv, envp) });
+        match executed {
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::ACCESS) => answer = Errno::ACCESS,
+            Err(errno) => return Err(errno),
+            Ok(()) => return Err(Errno::IO),
+        }
+    }
+    Err(answer)
 }

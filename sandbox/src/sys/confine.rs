@@ -10,6 +10,8 @@ use crate::spawn::Stage;
 /// Everything that confines a process, ready for raw system calls: nothing is opened, built or allocated any more.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
+    /// Made before anything else, by [`super::view::enter`], in a child that was made with its namespaces.
+    pub(crate) view: Option<super::View>,
     pub(crate) new_session: bool,
     pub(crate) limits: Vec<(Resource, Rlimit)>,
     pub(crate) no_new_privs: bool,
@@ -22,7 +24,7 @@ pub(crate) struct Steps {
 /// Confines the calling thread, in the one order that works: privileges go before the rules that outlive them, and the
 /// system call filter is last, for it forbids what the steps before it need.
 ///
-/// `at` is told each stage before it is entered. Async-signal-safe.
+/// A view is not made here. `at` is told each stage before it is entered. Async-signal-safe.
 pub(crate) fn apply(steps: &Steps, at: impl Fn(Stage)) -> Result<(), Errno> {
     at(Stage::Session);
     if steps.new_session {

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal};
 
 use super::child::{self, Shared};
 use super::confine::Steps;
-use super::last_errno;
+use super::{View, last_errno};
 use crate::spawn::Stage;
 
 /// The child's stack in 16-byte units: 64 KiB, of which it uses a few, for it calls nothing deep.
@@ -17,7 +17,8 @@ const STACK_UNITS: usize = 4096;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Program<'a> {
     Descriptor(BorrowedFd<'a>),
-    Path(&'a CStr),
+    /// The first of these that can be executed, as the child finds them.
+    Paths(&'a [CString]),
 }
 
 /// Everything that a child needs, borrowed from the launcher, which is suspended until the child has executed.
@@ -29,6 +30,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) directory: Option<&'a CStr>,
     /// (target, source), sorted by target, every source above every target.
     pub(crate) descriptors: &'a [(RawFd, RawFd)],
+    /// The child is the first of a process namespace, in a user namespace of its own.
+    pub(crate) own_processes: bool,
     pub(crate) new_session: bool,
     pub(crate) death_signal: Option<Signal>,
     pub(crate) parent: Pid,
@@ -47,7 +50,10 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<(Pid, OwnedFd), (Stage, i32)
     let (argv, envp) = (pointers(launch.argv), pointers(launch.envp));
     let shared = Shared::new(launch, &argv, &envp);
     let masked = SignalMask::block_all();
-    let cloned = clone(libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD, &shared);
+    let own = if launch.own_processes { libc::CLONE_NEWUSER | libc::CLONE_NEWPID } else { 0 };
+    let view = launch.steps.and_then(|steps| steps.view.as_ref()).map_or(0, View::namespaces);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | own | view;
+    let cloned = clone(flags, &shared);
     drop(masked);
     let (pid, pidfd) = cloned.map_err(|errno| (Stage::Launch, errno.raw_os_error()))?;
     match shared.reached() {

@@ -3,7 +3,8 @@ use std::mem::MaybeUninit;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::{Target, checked, last_errno, wait};
+use super::{Target, View, checked, last_errno, wait};
+use crate::spawn::{Exited, Status};
 
 /// What `landlock_create_ruleset` answers for a flag alone: 1 is the ABI version, 2 the errata that are fixed.
 pub(crate) fn landlock_version(flag: u32) -> Result<u32, Errno> {
@@ -23,19 +24,37 @@ pub(crate) fn seccomp_filters() -> Result<(), Errno> {
     })
 }
 
-/// Whether this process may make a user namespace, by making one for a child that ends at once.
-pub(crate) fn user_namespace() -> Result<(), Errno> {
-    // 16 KiB in 16-byte units, for a function that only returns.
-    let mut stack: Vec<MaybeUninit<u128>> = Vec::with_capacity(1024);
-    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWUSER | libc::SIGCHLD;
-    // SAFETY: the stack is used by nothing else and kept until the call returns, which CLONE_VFORK puts after the
-    // child's end. The child touches no memory but its stack.
-    let pid = unsafe { libc::clone(end, top.cast(), flags, std::ptr::null_mut()) };
-    let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(last_errno()) };
-    wait(Target::Pid(pid), true).map(drop)
+/// Puts the calling process, which has one thread, into a new user namespace, and its later children into a new process
+/// namespace.
+pub(crate) fn unshare_user_and_processes() -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer; without `CLONE_FILES` it takes no descriptor from anybody.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) }.into())
 }
 
-extern "C" fn end(_: *mut libc::c_void) -> libc::c_int {
-    0
+/// Makes a view in a child that ends at once.
+pub(crate) fn try_view(view: &View) -> Result<(), Errno> {
+    // 64 KiB in 16-byte units, far more than a few system calls need.
+    let mut stack: Vec<MaybeUninit<u128>> = Vec::with_capacity(4096);
+    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | view.namespaces() | libc::SIGCHLD;
+    let argument = std::ptr::from_ref(view).cast_mut().cast();
+    // SAFETY: the stack is used by nothing else and kept until the call returns, which CLONE_VFORK puts after the
+    // child's end. The child touches no memory but its stack and, through a shared reference, the view.
+    let pid = unsafe { libc::clone(main, top.cast(), flags, argument) };
+    let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(last_errno()) };
+    match wait(Target::Pid(pid), true)? {
+        Some((_, Exited { status: Status::Exited(0), .. })) => Ok(()),
+        Some((_, Exited { status: Status::Exited(errno), .. })) => Err(Errno::from_raw_os_error(errno)),
+        _ => Err(Errno::IO),
+    }
+}
+
+extern "C" fn main(view: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `try_view` passes a view that outlives the child.
+    let view = unsafe { &*view.cast_const().cast::<View>() };
+    match super::view::enter(view, None) {
+        Ok(()) => 0,
+        // An exit status holds it: errnos are below 134.
+        Err(errno) => errno.raw_os_error(),
+    }
 }

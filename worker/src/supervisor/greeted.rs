@@ -2,7 +2,7 @@ use std::os::fd::OwnedFd;
 
 use runtimed_api::link::{Down, Hello};
 use runtimed_api::problem::Code;
-use rustix::process::Pid;
+use runtimed_sandbox::process::{Pid, Reach};
 
 use super::assigned::Assigned;
 use super::{End, Session, out_of_turn};
@@ -46,7 +46,10 @@ impl<'s> Greeted<'s> {
                     self.credential = Some(Sealed { about, bytes });
                 }
                 Down::Assign(assign) => {
-                    self.session.guard = i32::try_from(assign.guard_pid).ok().and_then(Pid::from_raw);
+                    let guard = i32::try_from(assign.guard_pid).ok().and_then(Pid::from_raw);
+                    if let (Reach::Walk, Some(guard)) = (self.session.reach, guard) {
+                        self.session.reach = Reach::Domain { guard };
+                    }
                     let Self { session, streams, credential } = self;
                     let assigned = Assigned { session, streams, credential, assign };
                     return assigned.prepare()?.start()?.wait()?.capture();

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use runtimed_api::enforcement::Tier;
 use runtimed_api::ids::TreeId;
-use runtimed_api::link::{Assign, Down, Enforced, Start, Started, Up, layout};
+use runtimed_api::link::{Assign, Down, Enforced, Start, Started, Up, inside, layout};
 use runtimed_api::problem::Code;
 
 use super::running::Running;
@@ -36,11 +37,15 @@ impl<'s> Ready<'s> {
             BTreeMap::new()
         };
         let (confinement, enforced) = confine(session, &assign, &start)?;
-        let path = Path::new(&assign.trees.workspace).join(layout::WORKSPACE);
+        let tier = assign.confinement.tier;
+        let path = match tier {
+            Tier::Namespaces => inside::WORKSPACE.into(),
+            _ => Path::new(&assign.trees.workspace).join(layout::WORKSPACE),
+        };
         let directory = command::directory(&path, workspace.as_fd(), &start.directory)?;
         let before =
             Used::now().ok_or_else(|| Failure::fault(Code::Internal, "resource usage is not told"))?;
-        let child = command::start(&start, &secrets, &directory, confinement, streams)?;
+        let child = command::start(&start, &secrets, &directory, tier, confinement, streams)?;
         drop(secrets);
         let pid = child.pid().as_raw_pid().unsigned_abs();
         session.events.send(&Up::Enforced(enforced))?;

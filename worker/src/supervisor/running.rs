@@ -5,6 +5,7 @@ use runtimed_api::enforcement::Profile;
 use runtimed_api::ids::TreeId;
 use runtimed_api::link::{Down, ExitStatus, Exited, Stop, Trees, Up};
 use runtimed_api::problem::Code;
+use runtimed_sandbox::process::{self, Reach};
 use runtimed_sandbox::spawn::{Child, Exited as Ended, Status};
 
 use super::finished::Finished;
@@ -39,11 +40,10 @@ impl<'s> Running<'s> {
         let (ended, ending) = self.ended()?;
         let mut first_signal = ending.map(|ending| ending.since);
         let mut leaked = 0;
-        if !tree::is_empty() {
-            // Only now: what ended together with the command has not outlived it.
-            leaked = tree::count();
+        // Only now: what ended together with the command has not outlived it.
+        if !process::collect_ended(Some(&mut self.child)) {
             first_signal = first_signal.or_else(|| Some(Instant::now()));
-            self.kill()?;
+            leaked = self.kill()?;
         }
         let kill_micros = first_signal.map(|since| micros(since.elapsed()));
         let used = Used::now()
@@ -64,54 +64,51 @@ impl<'s> Running<'s> {
     /// How the command ended. After a Stop this comes when the tree is empty or the grace is over, whichever is first.
     fn ended(&mut self) -> Result<(Ended, Option<Ending>), End> {
         let mut ending: Option<Ending> = None;
-        let mut ended: Option<Ended> = None;
         loop {
             match self.session.events.next(None, ending.map(|ending| ending.deadline))? {
-                Event::Frame(Down::Stop(stop)) => ending = Some(told_to_end(ending, &stop)),
+                Event::Frame(Down::Stop(stop)) => {
+                    ending = Some(told_to_end(ending, &stop, self.session.reach))
+                }
                 Event::Frame(other) => return Err(out_of_turn(&other)),
                 Event::Child | Event::Readable => {
-                    if ended.is_none() {
-                        ended = self.child.try_wait().map_err(|errno| lost(&errno))?;
-                    }
-                    match (ended, ending) {
+                    let empty = process::collect_ended(Some(&mut self.child));
+                    match (self.child.exited(), ending) {
                         (Some(ended), None) => return Ok((ended, None)),
-                        (Some(ended), Some(_)) if tree::is_empty() => return Ok((ended, ending)),
-                        (Some(_), Some(_)) => {}
-                        (None, _) => tree::collect_orphans(self.child.pid()),
+                        (Some(ended), Some(_)) if empty => return Ok((ended, ending)),
+                        (None, _) if empty => return Err(lost().into()),
+                        _ => {}
                     }
                 }
                 Event::Deadline => {
-                    if ended.is_none() {
+                    if self.child.exited().is_none() {
                         self.kill()?;
                     }
-                    let ended = self.child.wait().map_err(|errno| lost(&errno))?;
-                    return Ok((ended, ending));
+                    return Ok((self.child.exited().ok_or_else(lost)?, ending));
                 }
             }
         }
     }
 
-    /// Kills the whole tree. The command's own status is left to be collected.
-    fn kill(&self) -> Result<(), Failure> {
-        match tree::kill(self.session.guard, Some(self.child.pid())) {
-            0 => Ok(()),
-            survivors => {
-                let message = format!("{survivors} processes of the Run cannot be killed");
-                Err(Failure::fault(Code::WorkerFailed, message).hint("the pod may have to be replaced"))
-            }
+    /// Kills the whole tree, and says how many there were beside the command.
+    fn kill(&mut self) -> Result<u32, Failure> {
+        let killed = tree::kill(self.session.reach, Some(&mut self.child));
+        if killed.survivors {
+            let message = "processes of the Run cannot be killed";
+            return Err(Failure::fault(Code::WorkerFailed, message).hint("the pod may have to be replaced"));
         }
+        Ok(killed.killed)
     }
 }
 
 /// Begins to end the tree. A second Stop can only shorten the grace.
-fn told_to_end(ending: Option<Ending>, stop: &Stop) -> Ending {
+fn told_to_end(ending: Option<Ending>, stop: &Stop, reach: Reach) -> Ending {
     let now = Instant::now();
     let deadline = now + Duration::from_millis(stop.grace_millis).min(LONGEST_GRACE);
     match ending {
         Some(earlier) => Ending { deadline: earlier.deadline.min(deadline), ..earlier },
         None => {
             if stop.grace_millis > 0 {
-                tree::terminate();
+                process::terminate_descendants(reach);
             }
             Ending { since: now, deadline }
         }
@@ -121,8 +118,8 @@ fn told_to_end(ending: Option<Ending>, stop: &Stop) -> Ending {
 /// A day; the policy's own bound is far below, and an instant has to be able to hold the sum.
 const LONGEST_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn lost(errno: &rustix::io::Errno) -> Failure {
-    Failure::fault(Code::WorkerFailed, format!("the command's status was lost: {errno}"))
+fn lost() -> Failure {
+    Failure::fault(Code::WorkerFailed, "the command's status was lost")
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -170,6 +170,8 @@ impl Daemon {
             patches: Vec::new(),
             patch_policy: PatchPolicy::default(),
             confinement: Confinement {
+                tier: runtimed_api::enforcement::Tier::Base,
+                own_proc: false,
                 profile: Profile::Strict,
                 network: Network::default(),
                 watch: false,

@@ -17,7 +17,7 @@ fn good() -> Facts {
             architecture: Architecture::OURS,
             mounts: vec!["/".into(), "/proc".into(), "/etc/hosts".into()],
         },
-        user_namespaces: Err(Missing::Forbidden),
+        views: Err(Missing::Forbidden),
         uid: 1000,
         gid: 1000,
         passwd: Some("worker".to_owned()),
@@ -130,7 +130,7 @@ fn secrets_on_a_disk_are_told_of() {
 #[test]
 fn the_tier_is_the_strongest_that_fits() {
     let mut facts = good();
-    facts.user_namespaces = Ok(());
+    facts.views = Ok(true);
     assert_eq!(judge(&config(""), &facts).0.tier, Tier::Namespaces);
     let alone = config("[state]\ndir = \"/var/lib/runtimed\"\n");
     let mut alone = alone;

@@ -1,0 +1,36 @@
+use std::fs;
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::policy::Policy;
+use crate::sys;
+use crate::view::View;
+
+/// Makes a process that was started with [`own_processes`](crate::spawn::Spawn::own_processes) a usable one: its uid and
+/// gid, which are those of its starter, become the same numbers inside. Nobody else is anybody there, and groups cannot be
+/// changed. It has to come before [`super::harden_self`], after which `/proc/self` is not ours to write.
+///
+/// # Errors
+/// The kernel's reason; this process is nobody then.
+pub fn settle(uid: u32, gid: u32) -> io::Result<()> {
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Whether views can be made below this process, which has settled, found by making one that nobody uses. The answer says
+/// whether a `/proc` of its own can be mounted.
+pub(crate) fn try_view() -> Result<bool, Errno> {
+    let attempt = |own_proc| {
+        let policy = Policy { view: Some(View { shown: Vec::new(), own_proc }), ..Policy::default() };
+        let ready = policy.view.as_ref().and_then(|view| crate::view::prepare(&policy, view).ok());
+        sys::try_view(&ready.ok_or(Errno::IO)?)
+    };
+    match attempt(true) {
+        Ok(()) => Ok(true),
+        // A container's masks over its /proc forbid another one that has none.
+        Err(Errno::PERM) => attempt(false).map(|()| false),
+        Err(errno) => Err(errno),
+    }
+}
