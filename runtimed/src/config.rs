@@ -182,7 +182,7 @@ pub struct Worker {
 }
 
 /// How Runs are set apart.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sandbox {
     /// By which means; `Auto` without it.
@@ -191,7 +191,7 @@ pub struct Sandbox {
 }
 
 /// By which means Runs are set apart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum TierChoice {
     /// `Namespaces` where the pod allows them, else `Base`.
     #[default]

@@ -266,5 +266,5 @@ fn a_storm_of_processes_is_ended() {
     assert_eq!(daemon.exit_code(), 0);
     // The daemon is out of the worker's reach, so one call is known to reach the attempt and nothing else.
     let said = daemon.diagnostics();
-    assert!(said.contains("kill(-1) in the signal-scoped domain; 0 are left"), "{said}");
+    assert!(said.contains("kill(-1) in the signal-scoped domain; none is left"), "{said}");
 }
