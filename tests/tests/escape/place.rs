@@ -272,8 +272,8 @@ impl Place {
 
 /// The lines of `runtime.toml` that the attempts need.
 fn settings(tier: Tier, read: &[String], source: &str) -> String {
-    let _only = tier;
     format!(
-        "[run]\nread = {read:?}\n[secrets.transaction]\nsource = \"file:{source}\"\nnamespaces = [\"*\"]\n"
+        "[sandbox]\ntier = {:?}\n[run]\nread = {read:?}\n[secrets.transaction]\nsource = \"file:{source}\"\nnamespaces = [\"*\"]\n",
+        tier.name()
     )
 }

@@ -67,7 +67,7 @@ impl<'s> Running<'s> {
         loop {
             match self.session.events.next(None, ending.map(|ending| ending.deadline))? {
                 Event::Frame(Down::Stop(stop)) => {
-                    ending = Some(told_to_end(ending, &stop, self.session.reach))
+                    ending = Some(told_to_end(ending, &stop, self.session.reach));
                 }
                 Event::Frame(other) => return Err(out_of_turn(&other)),
                 Event::Child | Event::Readable => {
