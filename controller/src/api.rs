@@ -6,6 +6,7 @@ mod blobs;
 mod body;
 mod events;
 mod health;
+mod keys;
 mod logs;
 mod patches;
 mod read;
@@ -29,6 +30,7 @@ use crate::blobs::BlobStore;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::runtimes::Runtimes;
+use crate::signing::Signing;
 use crate::store::Store;
 
 /// What the handlers forward to.
@@ -44,6 +46,8 @@ pub struct App {
     pub authority: Authority,
     /// Attempts.
     pub tokens: AttemptTokens,
+    /// Vouches for patches.
+    pub signing: Arc<Signing>,
     /// The Runtimes.
     pub runtimes: Runtimes,
     /// What is counted.
@@ -67,6 +71,7 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/v1/keys", get(keys::keys))
         .route("/v1/runtimes", get(runs::runtimes))
         .route("/v1/namespaces/{namespace}/runs", post(submit::submit).get(runs::list))
         .route(run, get(runs::get).delete(runs::delete))

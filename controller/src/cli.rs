@@ -62,6 +62,13 @@ pub(crate) struct ServeArgs {
     /// The Runtimes, a YAML file each.
     #[arg(long, env = "RUNTIMED_CONTROLLER_RUNTIMES", value_name = "DIR")]
     pub(crate) runtimes: PathBuf,
+    /// The key that statements about patches are signed with: 32 bytes. `signing.key` in the data directory without it, made
+    /// when it is not there. To rotate: put other bytes in its place, and restart.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_SIGNING_KEY", value_name = "FILE")]
+    pub(crate) signing_key: Option<PathBuf>,
+    /// How long what a replaced key has signed stays good.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_SIGNING_OVERLAP", value_name = "SPAN", default_value = "720h")]
+    pub(crate) signing_overlap: Span,
     /// How long a lease holds without a renewal; 100ms to 10m.
     #[arg(long, env = "RUNTIMED_CONTROLLER_LEASE", value_name = "SPAN", default_value = "15s")]
     pub(crate) lease: Span,

@@ -149,6 +149,7 @@ fn hand_out(
         finished_at: None,
         outcome: None,
         result: None,
+        statement: None,
     });
     next.private.applied.push(0);
     next.private.not_before = None;

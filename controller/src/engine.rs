@@ -45,6 +45,7 @@ use crate::blobs::BlobStore;
 use crate::core::RunKey;
 use crate::metrics::Metrics;
 use crate::seal::Sealer;
+use crate::signing::Signing;
 use crate::store::{Change, Query, Store, StoreError};
 use command::Command;
 use index::Index;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub tokens: AttemptTokens,
     /// Seals submitted secrets.
     pub sealer: Sealer,
+    /// Vouches for the Patches that they report.
+    pub signing: Arc<Signing>,
     /// What is counted.
     pub metrics: Metrics,
     /// How long a lease holds without a renewal.

@@ -19,6 +19,12 @@ pub struct KeyError {
 /// 32 random bytes, wiped from memory when dropped, never shown.
 pub struct Key(Zeroizing<[u8; 32]>);
 
+impl KeyError {
+    pub(crate) fn new(path: &Path, why: impl ToString) -> Self {
+        Self { path: path.to_owned(), why: why.to_string() }
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
@@ -35,6 +41,18 @@ impl Key {
         match read(path).map_err(failed)? {
             Some(key) => Ok(Self(key)),
             None => make(path).map(Self).map_err(failed),
+        }
+    }
+
+    /// Reads the key of a file that must be there.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not 32 bytes long.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        match read(path) {
+            Ok(Some(key)) => Ok(Self(key)),
+            Ok(None) => Err(KeyError::new(path, "there is no such file")),
+            Err(error) => Err(KeyError::new(path, error)),
         }
     }
 
@@ -60,14 +78,18 @@ fn read(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
 fn make(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
     File::open("/dev/urandom")?.read_exact(&mut *key)?;
-    // Written whole under another name first: a crash in between must not leave half a key.
+    write_whole(path, &*key)?;
+    Ok(key)
+}
+
+/// Writes a file (mode 0600) under another name first: a crash in between must not leave half of it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(&*key)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&draft, path)?;
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
-    Ok(key)
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod key;
 pub mod metrics;
 pub mod runtimes;
 pub mod seal;
+pub mod signing;
 pub mod store;
 
 mod cli;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use runtimed_client::listen::{self, Listener, TlsFiles};
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,6 +23,7 @@ use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::runtimes::Runtimes;
 use crate::seal::Sealer;
+use crate::signing::Signing;
 use crate::store::{SqliteStore, Store};
 
 /// Why the controller does not serve, or did not end well.
@@ -62,6 +64,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     let default_key = args.data.join("secrets.key");
     let secrets_key = args.secrets_key.as_deref().unwrap_or(&default_key);
     let sealer = Sealer::under(&key(secrets_key)?).map_err(ServeError::failed)?;
+    let overlap = SignedDuration::try_from(args.signing_overlap.get()).unwrap_or(SignedDuration::MAX);
+    let signing = Signing::open(&args.data, args.signing_key.as_deref(), overlap, Timestamp::now());
+    let signing = Arc::new(signing.map_err(ServeError::usage)?);
     let blobs = args.data.join("blobs");
     make(&blobs).map_err(|error| unusable(&blobs, &error))?;
     let blobs = BlobStore::local(&blobs).map_err(ServeError::failed)?;
@@ -75,7 +80,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         .build()
         .map_err(|error| ServeError::Failed(format!("no threads can be had: {error}")))?;
     let metrics = Metrics::default();
-    let parts = Parts { store, blobs, tokens, sealer, metrics, lease };
+    let parts = Parts { store, blobs, tokens, sealer, signing, metrics, lease };
     let daemon_ca = args.daemon_ca.clone();
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(ServeError::failed)?;
@@ -114,6 +119,7 @@ async fn until_stopped(
         blobs: parts.blobs,
         authority,
         tokens: parts.tokens,
+        signing: parts.signing,
         runtimes,
         metrics: parts.metrics,
         lease: parts.lease,

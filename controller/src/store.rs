@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::{Namespace, RunUid, TreeId};
+use runtimed_api::provenance::Envelope;
 use runtimed_api::run::status::Phase;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -82,6 +83,9 @@ pub struct PatchRecord {
     pub result: Option<TreeId>,
     /// Who uploaded it, or the Run that made it.
     pub by: String,
+    /// The controller's statement about it; absent on those that were stored before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<Envelope>,
     /// Where the bytes are.
     pub place: Blobs,
     /// When it was stored.

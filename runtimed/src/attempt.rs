@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use runtimed_api::ids::AttemptKey;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_api::provenance::KeyHistory;
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::runtime::Runtime;
@@ -38,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use crate::daemon::{Daemon, Live, Stop};
 use crate::journal::JournalError;
 use crate::redact::Redactor;
+use crate::session::Current;
 use accept::Accepted;
 use clock::Clock;
 use workspace::Workspace;
@@ -82,6 +84,8 @@ struct Attempt {
     daemon: Arc<Daemon>,
     lease: Lease,
     runtime: Arc<Runtime>,
+    /// The keys that the controller signs statements with.
+    keys: KeyHistory,
     live: Arc<Live>,
     redactor: Redactor,
     clock: Clock,
@@ -89,11 +93,11 @@ struct Attempt {
 }
 
 /// Runs a lease up to its scrub, and leaves the rest to a task of `tails`.
-pub async fn run(daemon: Arc<Daemon>, lease: Lease, runtime: &Arc<Runtime>, tails: &TaskTracker) -> Slot {
+pub async fn run(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &TaskTracker) -> Slot {
     let key = lease.attempt.clone();
     tracing::info!(attempt = %key, "accepted a lease");
     let sender = Arc::clone(&daemon);
-    let (mut attempt, accepted) = match accept::accept(daemon, lease, Arc::clone(runtime)).await {
+    let (mut attempt, accepted) = match accept::accept(daemon, lease, session).await {
         Ok(accepted) => accepted,
         Err(error) => {
             // Nothing was promised and nothing was done, so that this report need not outlive the daemon: without it the

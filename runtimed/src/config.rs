@@ -127,6 +127,10 @@ pub struct Controller {
     /// Certificate authorities beyond the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// The public keys that statements about patches are held to, as `GET /v1/keys` gives them; those that the controller
+    /// names itself without it.
+    #[serde(default)]
+    pub keys_file: Option<PathBuf>,
 }
 
 /// The daemon's own endpoints.

@@ -16,6 +16,7 @@ pub mod http;
 pub mod isolation;
 pub mod job;
 pub mod journal;
+mod keys;
 pub mod link;
 pub mod logs;
 pub mod metrics;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use runtimed_api::ids::SessionId;
 use runtimed_api::problem::Code;
+use runtimed_api::provenance::KeyHistory;
 use runtimed_api::runtime::Runtime;
 use runtimed_api::session::{OpenSession, OrderKind, Renew};
 use runtimed_client::ClientError;
@@ -22,6 +23,8 @@ pub struct Current {
     pub lease: Duration,
     /// The Runtime as the controller knows it.
     pub runtime: Arc<Runtime>,
+    /// The keys that it signs statements with.
+    pub keys: KeyHistory,
 }
 
 /// Keeps a Session for ever. `address` is where the daemon's endpoints are.
@@ -65,7 +68,7 @@ async fn open(daemon: &Daemon, address: &str) -> Result<Current, ClientError> {
     };
     let session = daemon.controller.open_session(&request).await?;
     let lease = Duration::from_millis(session.lease_millis.clamp(50, 3_600_000));
-    Ok(Current { id: session.id, lease, runtime: Arc::new(session.runtime) })
+    Ok(Current { id: session.id, lease, runtime: Arc::new(session.runtime), keys: session.keys })
 }
 
 /// Renews until the Session is over, and says why.

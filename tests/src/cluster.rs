@@ -39,6 +39,8 @@ pub struct Options {
     pub trees: Option<PathBuf>,
     /// Where daemons and controller keep their state; a directory on disk without it.
     pub state: Option<PathBuf>,
+    /// The controller's keys that the daemons trust, as JSON; the controller's own word without it.
+    pub keys: Option<String>,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             daemon_env: Vec::new(),
             trees: None,
             state: None,
+            keys: None,
         }
     }
 }
@@ -82,7 +85,7 @@ impl Cluster {
         let state = directory(options.state.as_deref());
         let base = state.path().to_owned();
         fs::create_dir(base.join("runtimes")).expect("made");
-        let runtime = "apiVersion: runtimed.dev/v1alpha1\nkind: Runtime\nmetadata: { name: test }\nspec:\n  namespaces: [\"*\"]\n  ceiling: { network: Full, watch: true, localPaths: [\"/\"] }\n  patches: { require: Digest }\n";
+        let runtime = "apiVersion: runtimed.dev/v1alpha1\nkind: Runtime\nmetadata: { name: test }\nspec:\n  namespaces: [\"*\"]\n  ceiling: { network: Full, watch: true, localPaths: [\"/\"] }\n";
         fs::write(base.join("runtimes/test.yaml"), runtime).expect("written");
         let (person, daemon) = ("person-token-of-a-test", "daemon-token-of-a-test");
         let tokens = format!(
@@ -135,7 +138,7 @@ impl Cluster {
         }
         own(&self.state_dir(index));
         let config = format!(
-            "runtime = \"test\"\nname = \"daemon-{index}\"\nslots = {}\n{}\n[roots]\ntmp = \"{trees}/tmp\"\nhome = \"{trees}/home\"\nworkspace = \"{trees}/workspace\"\n[state]\ndir = \"{}\"\n[controller]\nurl = \"{}\"\ntoken_file = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\ntokens_file = \"{base}/tokens.toml\"\nmetrics_token_file = \"{base}/person.token\"\n[worker]\npath = \"{}\"\n[ceiling]\nnetwork = \"Full\"\nwatch = true\nlocalPaths = [\"/\"]\n[patches]\nrequire = \"Digest\"\n",
+            "runtime = \"test\"\nname = \"daemon-{index}\"\nslots = {}\n{}\n[roots]\ntmp = \"{trees}/tmp\"\nhome = \"{trees}/home\"\nworkspace = \"{trees}/workspace\"\n[state]\ndir = \"{}\"\n[controller]\nurl = \"{}\"\ntoken_file = \"{}\"\n{keys}[http]\nlisten = \"127.0.0.1:0\"\ntokens_file = \"{base}/tokens.toml\"\nmetrics_token_file = \"{base}/person.token\"\n[worker]\npath = \"{}\"\n[ceiling]\nnetwork = \"Full\"\nwatch = true\nlocalPaths = [\"/\"]\n",
             self.options.slots,
             self.options.runtime_toml,
             self.state_dir(index).display(),
@@ -143,9 +146,17 @@ impl Cluster {
             self.state.path().join("daemon.token").display(),
             binaries::path("runtimed-worker").display(),
             trees = trees.display(),
+            keys = self.keys_line(),
             base = self.state.path().display(),
         );
         fs::write(self.state.path().join(format!("runtime-{index}.toml")), config).expect("written");
+    }
+
+    fn keys_line(&self) -> String {
+        let Some(keys) = &self.options.keys else { return String::new() };
+        let path = self.state.path().join("keys.json");
+        fs::write(&path, keys).expect("written");
+        format!("keys_file = \"{}\"\n", path.display())
     }
 
     /// The state directory of a daemon.
@@ -315,6 +326,25 @@ impl Cluster {
         let address = self.url.trim_start_matches("http://").to_owned();
         let (controller, _url) = start_controller(self.state.path(), &self.options, &address);
         self.controller = Some(controller);
+    }
+
+    /// The controller's directory.
+    #[must_use]
+    pub fn controller_data(&self) -> PathBuf {
+        self.state.path().join("controller")
+    }
+
+    /// Stops the controller, has `edit` change what it keeps, and starts it again on the same address.
+    ///
+    /// # Panics
+    /// Its database cannot be opened.
+    pub fn edit_controller(&mut self, edit: impl FnOnce(&rusqlite::Connection)) {
+        drop(self.controller.take());
+        let database = rusqlite::Connection::open(self.controller_data().join("controller.db"));
+        let database = database.expect("the database opens");
+        edit(&database);
+        database.close().expect("the database closes");
+        self.restart_controller();
     }
 
     /// Submits a Run with secrets.

@@ -12,10 +12,10 @@ use runtimed_api::problem::Problem;
 use runtimed_api::tokens::Role;
 use serde::Deserialize;
 
-use super::Shared;
 use super::answer::{Answer, Failure, not_found};
 use super::blobs::bytes;
 use super::read;
+use super::{App, Shared};
 use crate::auth::allow;
 use crate::core::Blobs;
 use crate::store::{Key, Object, PatchRecord, StoreError};
@@ -84,28 +84,30 @@ pub(super) async fn upload(
     let digest = read::digest(&path.1)?;
     let place = Blobs::Uploaded(namespace.clone());
     app.blobs.put(&place, &digest, MAX_PATCH, body.into_data_stream()).await?;
-    let patch = PatchRecord {
-        namespace,
-        digest,
-        base: None,
-        result: None,
-        by: person.subject,
-        place,
-        created: Timestamp::now(),
-    };
+    let created = Timestamp::now();
+    let statement = app.signing.uploaded(digest, namespace.clone(), &person.subject, created);
+    let (by, statement) = (person.subject, Some(statement));
+    let patch = PatchRecord { namespace, digest, base: None, result: None, by, statement, place, created };
     match app.store.create(Object::Patch(Arc::new(patch.clone()))).await {
         Ok(_) => Ok(StatusCode::CREATED),
-        // What a Run captured goes with the Run; from now on it stays, with what is known of its trees.
+        // What a Run captured goes with the Run; from now on it stays, with what is known and stated of its trees.
         Err(StoreError::Exists(found)) => {
             if let Object::Patch(known) = &found.object
-                && known.place != patch.place
+                && !(known.place == patch.place && still_good(&app, known, created))
             {
                 let (base, result) = (known.base.clone(), known.result.clone());
-                let kept = Object::Patch(Arc::new(PatchRecord { base, result, ..patch }));
+                let statement = known.statement.clone().filter(|_| still_good(&app, known, created));
+                let statement = statement.or(patch.statement.clone());
+                let kept = Object::Patch(Arc::new(PatchRecord { base, result, statement, ..patch }));
                 app.store.replace(kept, found.version).await?;
             }
             Ok(StatusCode::OK)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a daemon will believe what is stated of a patch: not once the key has expired that signed it.
+fn still_good(app: &App, known: &PatchRecord, now: Timestamp) -> bool {
+    known.statement.as_ref().is_some_and(|statement| statement.verify(app.signing.history(), now).is_ok())
 }

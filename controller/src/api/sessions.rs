@@ -44,7 +44,8 @@ pub(super) async fn open(
     let runtime = app.runtimes.get(&open.runtime).ok_or_else(missing)?.clone();
     let id = app.engine.open_session(open).await?;
     let lease_millis = u64::try_from(app.lease.as_millis()).unwrap_or(u64::MAX);
-    Ok((StatusCode::CREATED, Json(Session { id, lease_millis, runtime })))
+    let keys = app.signing.history().clone();
+    Ok((StatusCode::CREATED, Json(Session { id, lease_millis, runtime, keys })))
 }
 
 /// Waits for a Run; 204 when there was none.

@@ -8,11 +8,14 @@ use runtimed_api::duration::Span;
 use runtimed_api::ids::{
     AttemptKey, AttemptNumber, DaemonName, Fence, Namespace, RunName, RunUid, RuntimeName,
 };
+use runtimed_api::provenance::Envelope;
 use runtimed_api::run::spec::RunSpec;
 use runtimed_api::run::status::{Phase, RunStatus};
 use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
 use runtimed_api::session::LeasedPatch;
 use serde::{Deserialize, Serialize};
+
+use super::bounded;
 
 /// How long a finished Run is kept that does not say.
 const DEFAULT_TTL: Span = Span::from_secs(24 * 3600);
@@ -257,6 +260,15 @@ impl Record {
     #[must_use]
     pub fn runtime(&self) -> &RuntimeName {
         &self.spec.runtime
+    }
+
+    /// Keeps the statement about the Patch of this attempt, which is the newest: what was said of those before is dropped,
+    /// for nobody names them by the Run any more.
+    pub fn vouch(&mut self, attempt: AttemptNumber, statement: &Envelope) {
+        for known in &mut self.status.attempts {
+            known.statement = (known.number == attempt).then(|| statement.clone());
+        }
+        bounded::fit(self);
     }
 
     /// Goes to a phase. Only callers within the state machine may.

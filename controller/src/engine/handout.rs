@@ -8,7 +8,7 @@ use runtimed_api::session::{Lease, LeasedPatch};
 use super::State;
 use super::ops::Op;
 use super::slots::Slot;
-use crate::core::{Event, PatchGrant, Record, RunKey};
+use crate::core::{Blobs, Event, PatchGrant, Record, RunKey};
 use crate::store::{Key, Object, PatchRecord, Store, StoreError};
 
 impl State {
@@ -62,45 +62,61 @@ pub(super) async fn resolve(
     let mut grants = Vec::new();
     let mut refusals = Vec::new();
     for (index, prior) in record.spec.prior_patches.iter().enumerate() {
-        let mut refuse = |message: String| {
-            let subject = format!("spec.priorPatches[{index}]");
-            refusals.push(Refusal::new(Rule::PATCH_UNKNOWN, subject, message));
-        };
-        let (digest, label) = match (&prior.run, prior.digest) {
+        let found = match (&prior.run, prior.digest) {
             (Some(name), _) => {
-                let key = RunKey { namespace: namespace.clone(), name: name.clone() };
-                let found = store.get(Key::run(&key)).await?;
-                let captured = found.as_ref().and_then(|stored| stored.object.run()).map(|run| {
-                    run.status.attempts.iter().rev().find_map(|a| a.result.as_ref()?.patch.as_ref()?.digest)
-                });
-                match captured {
-                    Some(Some(digest)) => (digest, name.to_string()),
-                    Some(None) => {
-                        refuse(format!("the Run {key} captured no patch"));
-                        continue;
-                    }
-                    None => {
-                        refuse(format!("there is no Run {key}"));
-                        continue;
-                    }
+                of_run(store, &RunKey { namespace: namespace.clone(), name: name.clone() }).await?
+            }
+            (None, Some(digest)) => {
+                match store.get(Key::patch(namespace.clone(), digest)).await?.map(|stored| stored.object) {
+                    Some(Object::Patch(patch)) => Ok(by_digest(&patch)),
+                    _ => Err(format!(
+                        "no patch {digest} was uploaded to, or captured in, namespace {namespace}"
+                    )),
                 }
             }
-            (None, Some(digest)) => (digest, digest.to_string()),
-            (None, None) => {
-                refuse("neither run nor digest is given".to_owned());
-                continue;
-            }
+            (None, None) => Err("neither run nor digest is given".to_owned()),
         };
-        match store.get(Key::patch(namespace.clone(), digest)).await?.map(|stored| stored.object) {
-            Some(Object::Patch(patch)) => grants.push(grant(&patch, label)),
-            _ => refuse(format!("no patch {digest} was uploaded to, or captured in, namespace {namespace}")),
+        match found {
+            Ok(grant) => grants.push(grant),
+            Err(message) => {
+                let subject = format!("spec.priorPatches[{index}]");
+                refusals.push(Refusal::new(Rule::PATCH_UNKNOWN, subject, message));
+            }
         }
     }
     Ok(if refusals.is_empty() { Ok(grants) } else { Err(refusals) })
 }
 
-fn grant(patch: &PatchRecord, label: String) -> PatchGrant {
-    let patch_of =
-        LeasedPatch { digest: patch.digest, label, base: patch.base.clone(), result: patch.result.clone() };
-    PatchGrant { patch: patch_of, place: patch.place.clone() }
+/// The newest Patch of a Run, from the Run itself: another Run may have made the same bytes on another tree.
+async fn of_run(store: &dyn Store, key: &RunKey) -> Result<Result<PatchGrant, String>, StoreError> {
+    let found = store.get(Key::run(key)).await?;
+    let Some(run) = found.as_ref().and_then(|stored| stored.object.run()) else {
+        return Ok(Err(format!("there is no Run {key}")));
+    };
+    let newest = run.status.attempts.iter().rev().find_map(|attempt| {
+        let patch = attempt.result.as_ref()?.patch.as_ref()?;
+        Some((attempt, patch, patch.digest?))
+    });
+    let Some((attempt, patch, digest)) = newest else {
+        return Ok(Err(format!("the Run {key} captured no patch")));
+    };
+    let leased = LeasedPatch {
+        digest,
+        label: key.name.to_string(),
+        base: Some(patch.base.clone()),
+        result: Some(patch.result.clone()),
+        statement: attempt.statement.clone(),
+    };
+    Ok(Ok(PatchGrant { patch: leased, place: Blobs::Run(run.uid.clone()) }))
+}
+
+fn by_digest(patch: &PatchRecord) -> PatchGrant {
+    let leased = LeasedPatch {
+        digest: patch.digest,
+        label: patch.digest.to_string(),
+        base: patch.base.clone(),
+        result: patch.result.clone(),
+        statement: patch.statement.clone(),
+    };
+    PatchGrant { patch: leased, place: patch.place.clone() }
 }

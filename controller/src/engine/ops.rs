@@ -200,9 +200,15 @@ impl State {
             let event = Event::Report { daemon: said.daemon.clone(), report: report.clone() };
             answers.push(match decide(current, &event, now) {
                 Ok(decision) => {
-                    if let Some(changed) = decision.record {
+                    if let Some(mut changed) = decision.record {
+                        let (attempt, signing) = (report.attempt.attempt, &self.parts.signing);
+                        if let Some(captured) = results::captured(&report.event)
+                            && let Some(statement) = signing.captured(&changed, attempt, captured, now)
+                        {
+                            changed.vouch(attempt, &statement);
+                            patch = Some((captured.clone(), statement));
+                        }
                         next = Some(changed);
-                        patch = results::captured(&report.event).cloned().or(patch);
                     }
                     effects.extend(decision.effects);
                     ReportAnswer::Applied
@@ -216,8 +222,8 @@ impl State {
         let Some(next) = next else { return answer(said.reply, Ok(answers)) };
         let store = Arc::clone(&self.parts.store);
         let write = async move {
-            if let Some(patch) = patch {
-                results::note_patch(&*store, &next, &patch, now).await?;
+            if let Some((patch, statement)) = patch {
+                results::note_patch(&*store, &next, &patch, statement, now).await?;
             }
             store.replace(Object::Run(Arc::new(next)), version).await
         };

@@ -163,6 +163,7 @@ async fn a_patch_is_kept_by_its_digest() {
         base: None,
         result: None,
         by: "alice".to_owned(),
+        statement: None,
         place: Blobs::Uploaded(namespace.clone()),
         created: Timestamp::UNIX_EPOCH,
     }));

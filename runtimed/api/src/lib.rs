@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod parse;
 pub mod policy;
 pub mod problem;
+pub mod provenance;
 pub mod quantity;
 pub mod rule;
 pub mod run;

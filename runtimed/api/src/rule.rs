@@ -97,6 +97,14 @@ rules! {
     PATCH_DIGEST = "patch.digest";
     /// The Runtime requires a provenance that the patch lacks.
     PATCH_PROVENANCE = "patch.provenance";
+    /// The statement about it is not well formed, or is not signed by the key it names.
+    PATCH_SIGNATURE = "patch.signature";
+    /// The statement about it is signed with a key that is none of the controller's.
+    PATCH_KEY_UNKNOWN = "patch.key-unknown";
+    /// The statement about it is signed with a key that was replaced too long ago.
+    PATCH_KEY_EXPIRED = "patch.key-expired";
+    /// The statement about it is for another namespace.
+    PATCH_NAMESPACE = "patch.namespace";
     /// Not a patch in git's format.
     PATCH_MALFORMED = "patch.malformed";
     /// More bytes than allowed.

@@ -170,8 +170,9 @@ pub enum Provenance {
     /// The controller's signed statement.
     #[default]
     Signed,
-    /// That the bytes are the named ones.
+    /// That the bytes are the named ones, and that they are applied to the tree they were made for, if the controller
+    /// knows it.
     Digest,
-    /// Nothing.
+    /// Nothing: any bytes of the digest, on any tree to which they apply.
     None,
 }

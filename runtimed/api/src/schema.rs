@@ -18,6 +18,8 @@ pub fn published() -> Vec<(&'static str, Schema)> {
         ("renew", schema_for!(crate::session::Renew)),
         ("renewed", schema_for!(crate::session::Renewed)),
         ("session", schema_for!(crate::session::Session)),
+        ("keys", schema_for!(crate::provenance::KeyHistory)),
+        ("statement", schema_for!(crate::provenance::Statement)),
     ]
 }
 

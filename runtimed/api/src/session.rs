@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::digest::Digest;
 use crate::ids::{AttemptKey, BuildId, DaemonName, RuntimeName, SecretName, SessionId, TreeId};
 use crate::problem::Problem;
+use crate::provenance::{Envelope, KeyHistory};
 use crate::run::Run;
 use crate::run::outcome::Outcome;
 use crate::run::status::AttemptResult;
@@ -46,6 +47,9 @@ pub struct Session {
     pub lease_millis: u64,
     /// The Runtime as the controller knows it.
     pub runtime: Runtime,
+    /// The keys that it signs, and has signed, statements with.
+    #[serde(default)]
+    pub keys: KeyHistory,
 }
 
 /// A free slot asks for a Run: `POST /v1/sessions/{id}/lease`. The answer is a [`Lease`], or 204 when the wait is over.
@@ -92,6 +96,9 @@ pub struct LeasedPatch {
     /// The tree it yields, if the controller knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<TreeId>,
+    /// The controller's statement about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<Envelope>,
 }
 
 /// A daemon renews all its leases: `POST /v1/sessions/{id}/renew`. The renewal counts from when it was sent; the answer

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use runtimed_api::policy::{self, Granted};
 use runtimed_api::problem::Code;
-use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::run::step::Step;
-use runtimed_api::runtime::{Provenance, Runtime};
 use runtimed_api::session::Lease;
 use runtimed_sandbox::tree::TreeName;
 
@@ -18,6 +17,7 @@ use crate::journal::{JournalError, Record};
 use crate::logs::Log;
 use crate::redact::Redactor;
 use crate::secrets::{self, Credential, Staged};
+use crate::session::Current;
 
 /// What was granted, and the values that it needs.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Accepted {
 pub(super) async fn accept(
     daemon: Arc<Daemon>,
     lease: Lease,
-    runtime: Arc<Runtime>,
+    session: &Current,
 ) -> Result<(Attempt, Result<Accepted, Ended>), JournalError> {
     let clock = Clock::start();
     let tree = TreeName::random();
@@ -55,7 +55,8 @@ pub(super) async fn accept(
     }
     let redactor = Redactor::default();
     let result = AttemptResult::bare(AttemptEnd::Fault);
-    let mut attempt = Attempt { daemon, lease, runtime, live, redactor, clock, result };
+    let (runtime, keys) = (Arc::clone(&session.runtime), session.keys.clone());
+    let mut attempt = Attempt { daemon, lease, runtime, keys, live, redactor, clock, result };
     let accepted = judged.map_err(Ended::Refused).and_then(|granted| attempt.values(tree, granted));
     let lap = attempt.clock.lap(Step::Accept);
     attempt.result.steps.push(lap);
@@ -66,24 +67,11 @@ fn judge(daemon: &Daemon, lease: &Lease) -> Result<Granted, Vec<Refusal>> {
     let config = &daemon.config;
     let spec = &lease.run.spec;
     policy::judge_shape(&lease_run_as_submitted(lease))?;
-    let mut refusals = secrets::judge(spec, &lease.attempt.namespace, &config.secrets, &lease.secrets);
-    if !lease.patches.is_empty() && config.patches.require == Provenance::Signed {
-        refusals.push(
-            Refusal::new(
-                Rule::PATCH_PROVENANCE,
-                "spec.priorPatches",
-                "this Runtime requires signed patches, and statements are not signed yet",
-            )
-            .hint("the operator can set [patches] require = \"Digest\""),
-        );
-    }
+    let refusals = secrets::judge(spec, &lease.attempt.namespace, &config.secrets, &lease.secrets);
     match policy::judge(spec, &config.defaults, &config.ceiling, &daemon.own_ports) {
         Ok(granted) if refusals.is_empty() => Ok(granted),
         Ok(_) => Err(refusals),
-        Err(more) => {
-            refusals.extend(more);
-            Err(refusals)
-        }
+        Err(more) => Err([refusals, more].concat()),
     }
 }
 

@@ -1,22 +1,44 @@
-//! Step 7, the daemon's part: prior patches are fetched, and are the bytes that were named, before the worker sees them.
+//! Step 7, the daemon's part: before the worker sees a prior patch, its bytes are those that were named, and the
+//! controller has vouched for them as the Runtime requires.
 
+use jiff::Timestamp;
 use runtimed_api::digest::Digest;
+use runtimed_api::ids::TreeId;
 use runtimed_api::link::PriorPatch;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_api::provenance::{Distrust, KeyHistory};
 use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::spec;
+use runtimed_api::runtime::Provenance;
+use runtimed_api::session::LeasedPatch;
 use runtimed_client::ClientError;
 
-use super::workspace::Workspace;
+use super::workspace::{Workspace, blocking};
 use super::{Attempt, Ended};
+use crate::keys;
 
 /// Fetches and verifies the prior patches, and puts them where the worker's apply phase can read them.
 pub(super) async fn prior_patches(
     attempt: &Attempt,
     workspace: &Workspace,
 ) -> Result<Vec<PriorPatch>, Ended> {
-    let most = attempt.daemon.config.patches.max_bytes.0;
+    let asked = &attempt.lease.run.spec.prior_patches;
+    if asked.len() != attempt.lease.patches.len() {
+        return Err(
+            Problem::new(Code::Internal, "the lease has not the prior patches that the Run names").into()
+        );
+    }
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let config = &attempt.daemon.config;
+    let trusted = match (config.patches.require, config.controller.keys_file.clone()) {
+        (Provenance::Signed, Some(file)) => blocking(move || keys::read(&file)).await??,
+        _ => attempt.keys.clone(),
+    };
+    let most = config.patches.max_bytes.0;
     let mut patches = Vec::new();
-    for (index, patch) in attempt.lease.patches.iter().enumerate() {
+    for (index, (asked, patch)) in asked.iter().zip(&attempt.lease.patches).enumerate() {
         let subject = format!("spec.priorPatches[{index}]");
         let unreachable = |error: ClientError| {
             Problem::new(
@@ -28,13 +50,34 @@ pub(super) async fn prior_patches(
         let download =
             client.get_blob(&patch.digest, &attempt.lease.token, most).await.map_err(unreachable)?;
         let bytes = download.bytes().await.map_err(unreachable)?;
-        if Digest::of(&bytes) != patch.digest {
+        let named = asked.digest.unwrap_or(patch.digest);
+        if named != patch.digest || Digest::of(&bytes) != named {
             let message = format!("the bytes of {} are not those of its digest", patch.label);
             return Err(Refusal::new(Rule::PATCH_DIGEST, subject, message).into());
         }
+        let (base, result) =
+            trees(attempt, asked, patch, &trusted).map_err(|it| it.refusal(subject, &patch.label))?;
         let path = workspace.put_private(&format!("prior-{index}.patch"), &bytes)?;
-        let (base, result) = (patch.base.clone(), patch.result.clone());
         patches.push(PriorPatch { path, label: patch.label.clone(), base, result });
     }
     Ok(patches)
+}
+
+/// The trees that the worker holds a patch to, as far as it is vouched for as required.
+fn trees(
+    attempt: &Attempt,
+    asked: &spec::PriorPatch,
+    patch: &LeasedPatch,
+    trusted: &KeyHistory,
+) -> Result<(Option<TreeId>, Option<TreeId>), Distrust> {
+    match attempt.daemon.config.patches.require {
+        Provenance::Signed => {
+            let statement = patch.statement.as_ref().ok_or(Distrust::Unsigned)?;
+            let vouched = statement.verify(trusted, Timestamp::now())?;
+            vouched.covers(&patch.digest, &attempt.key().namespace, asked.run.as_ref())?;
+            Ok(vouched.trees().map(|(base, result)| (base.clone(), result.clone())).unzip())
+        }
+        Provenance::Digest => Ok((patch.base.clone(), patch.result.clone())),
+        Provenance::None => Ok((None, None)),
+    }
 }

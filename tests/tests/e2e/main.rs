@@ -3,6 +3,7 @@
 mod command_line;
 mod lifecycle;
 mod many;
+mod provenance;
 mod results;
 mod rotation;
 mod sabotage;

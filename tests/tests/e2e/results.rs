@@ -142,35 +142,39 @@ async fn a_ref_or_a_place_that_is_not_there_is_refused() {
 }
 
 /// A small repository that the daemons can read.
-struct Repository {
+pub(crate) struct Repository {
     path: std::path::PathBuf,
 }
 
 impl Repository {
-    fn new(cluster: &Cluster) -> Self {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
         let path = cluster.roots(0).join("repository");
         fs::create_dir(&path).expect("made");
         let repository = Self { path };
         repository.git(&["init", "-q", "-b", "main"]);
         fs::write(repository.path().join("greeting"), "hello\n").expect("written");
-        repository.git(&["add", "."]);
-        repository.git(&["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "first"]);
+        repository.commit("first");
+        repository
+    }
+
+    /// Commits all that lies there.
+    pub(crate) fn commit(&self, message: &str) {
+        self.git(&["add", "."]);
+        self.git(&["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message]);
         // git insists that a repository belongs to whoever reads it.
         if rustix::process::geteuid().is_root() {
             let uid = runtimed_tests::cluster::UNPRIVILEGED.to_string();
             let owner = format!("{uid}:{uid}");
-            let status =
-                command("chown").args(["-R", &owner]).arg(repository.path()).status().expect("chown");
+            let status = command("chown").args(["-R", &owner]).arg(self.path()).status().expect("chown");
             assert!(status.success());
         }
-        repository
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let mut git = command("git");
         git.args(["-c", "safe.directory=*"]).arg("-C").arg(&self.path).args(arguments);
         let output = git.output().expect("git runs");
@@ -179,7 +183,7 @@ impl Repository {
     }
 
     /// A patch that changes one file so, as git writes it; a new file where `before` is empty.
-    fn patch_of(&self, file: &str, before: &str, after: &str) -> String {
+    pub(crate) fn patch_of(&self, file: &str, before: &str, after: &str) -> String {
         let lines =
             |text: &str, mark: char| text.lines().map(|line| format!("{mark}{line}\n")).collect::<String>();
         let (old, new) = (lines(before, '-'), lines(after, '+'));
@@ -195,7 +199,7 @@ impl Repository {
         }
     }
 
-    fn run(&self, name: &str, line: &str, extra: &str) -> Run {
+    pub(crate) fn run(&self, name: &str, line: &str, extra: &str) -> Run {
         let line = serde_json::to_string(line).expect("a string");
         read(&format!(
             "apiVersion: runtimed.dev/v1alpha1\nkind: Run\nmetadata: {{ name: {name} }}\nspec:\n  runtime: test\n  source: {{ git: {{ url: \"{}\", ref: main }} }}\n  command: [sh, -c, {line}]\n  {extra}\n",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use runtimed_api::ids::{Namespace, RunUid};
+use runtimed_api::provenance::Envelope;
 use runtimed_api::run::status::Patch;
 use runtimed_api::session::ReportEvent;
 
@@ -25,6 +26,7 @@ pub(super) async fn note_patch(
     store: &dyn Store,
     run: &Record,
     patch: &Patch,
+    statement: Envelope,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let Some(digest) = patch.digest else { return Ok(()) };
@@ -34,6 +36,7 @@ pub(super) async fn note_patch(
         base: Some(patch.base.clone()),
         result: Some(patch.result.clone()),
         by: format!("run {}", run.key.name),
+        statement: Some(statement),
         place: Blobs::Run(run.uid.clone()),
         created: now,
     }));

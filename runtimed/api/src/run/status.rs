@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::enforcement::Enforcement;
 use crate::ids::{AttemptNumber, DaemonName, Fence, SecretName, TreeId};
 use crate::problem::Problem;
+use crate::provenance::Envelope;
 use crate::rule::Refusal;
 
 /// What became of a Run. Only the controller writes it.
@@ -124,6 +125,9 @@ pub struct AttemptStatus {
     /// All that it ended with; absent while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<AttemptResult>,
+    /// The controller's signed statement about the Patch of the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<Envelope>,
 }
 
 /// How an attempt ended, and all that is known of it. A daemon reports it once.

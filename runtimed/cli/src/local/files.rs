@@ -6,9 +6,7 @@ use runtimed_api::digest::Digest;
 use runtimed_api::ids::RuntimeName;
 use runtimed_api::run::ApiVersion;
 use runtimed_api::run::network::NetworkMode;
-use runtimed_api::runtime::{
-    Ceiling, PatchPolicy, Provenance, Runtime, RuntimeKind, RuntimeMetadata, RuntimeSpec,
-};
+use runtimed_api::runtime::{Ceiling, PatchPolicy, Runtime, RuntimeKind, RuntimeMetadata, RuntimeSpec};
 use runtimed_api::session::SecretText;
 use runtimed_api::tokens::{DaemonToken, PersonToken, Role, Tokens};
 use serde::Serialize;
@@ -97,8 +95,7 @@ pub(super) fn write(home: &Home, runtime: &RuntimeName, worker: &Path) -> Result
         local_paths: vec![home.path(SOURCE).display().to_string()],
         ..Ceiling::default()
     };
-    // What is on this machine's disk has no controller's statement, only its digest.
-    let patches = PatchPolicy { require: Provenance::Digest, ..PatchPolicy::default() };
+    let patches = PatchPolicy::default();
     let spec = RuntimeSpec {
         description: Some("this machine".to_owned()),
         namespaces: vec!["*".to_owned()],

@@ -5,6 +5,7 @@ use reqwest::{Method, Url};
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::{Namespace, RunName};
 use runtimed_api::manifest::Manifest;
+use runtimed_api::provenance::KeyHistory;
 use runtimed_api::run::status::Phase;
 use runtimed_api::run::{Run, RunList};
 use runtimed_api::runtime::Runtime;
@@ -142,6 +143,14 @@ impl Controller {
         let url = self.exchange.url(["v1", "namespaces", namespace.as_str(), "patches", &text]);
         let request = self.exchange.request(Method::GET, url, None)?;
         self.exchange.download(request, MAX_DOWNLOAD, Some(STALL)).await
+    }
+
+    /// `GET /v1/keys`: what the controller signs statements about patches with, and did before.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn keys(&self) -> Result<KeyHistory, ClientError> {
+        self.exchange.get(self.exchange.url(["v1", "keys"])).await
     }
 
     /// `GET /v1/runtimes`: a JSON array of the Runtimes that the token may use.
