@@ -42,6 +42,7 @@ pub(crate) fn capture(
     let options = patch::CaptureOptions {
         max_patch_bytes: asked.max_bytes,
         max_files: usize::try_from(asked.max_files).unwrap_or(usize::MAX),
+        reveal: asked.reveal,
         ..patch::CaptureOptions::default()
     };
     let open = || git2::Repository::open_bare(store::path(trees));
@@ -75,6 +76,7 @@ fn facts(captured: &patch::Captured) -> Result<PatchFacts, Failure> {
         |tree: patch::TreeId| TreeId::try_from(tree.to_string()).map_err(|error| failed(error.to_string()));
     Ok(PatchFacts {
         size: captured.bytes,
+        revealed: captured.revealed,
         files: u32::try_from(captured.files).unwrap_or(u32::MAX),
         insertions: captured.insertions,
         deletions: captured.deletions,

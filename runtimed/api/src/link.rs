@@ -278,6 +278,8 @@ pub struct Capture {
     pub max_bytes: u64,
     /// The most files it may touch.
     pub max_files: u32,
+    /// Behind the patch, write what cannot be read in it, so that it can be searched for secrets.
+    pub reveal: bool,
 }
 
 /// The source is there and every prior patch applied.
@@ -358,8 +360,11 @@ pub struct Captured {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PatchFacts {
-    /// Bytes written to the descriptor.
+    /// Bytes of the patch, which are the first that were written to the descriptor.
     pub size: u64,
+    /// Bytes behind them that say what cannot be read in it. Absent if that was not asked for, or is too much.
+    #[serde(default)]
+    pub revealed: Option<u64>,
     /// Files changed.
     pub files: u32,
     /// Lines added.

@@ -1,7 +1,7 @@
 //! Step 11 but for the worker's part: the patch is judged, outputs and artifacts are read, after the tree is dead.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,39 +42,55 @@ pub(super) fn patch_file(attempt: &Attempt) -> Result<File, Problem> {
     opened.map_err(|error| storage("the spool cannot be written", &error))
 }
 
-/// Takes the captured patch in: its bytes are hashed and searched for secrets here, and nothing else is believed.
+/// Takes the captured patch in: its bytes are hashed and searched for secrets here, and nothing else is believed. What the
+/// worker wrote behind them was for the search alone, and does not stay.
 pub(super) fn patch(attempt: &mut Attempt, mut file: File, facts: Option<PatchFacts>) -> Result<(), Problem> {
     let Some(facts) = facts else { return Ok(()) };
-    let most = attempt.daemon.config.patches.max_bytes.0;
-    let mut bytes = Vec::new();
-    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(most + 1).read_to_end(&mut bytes));
-    read.map_err(|error| storage("the patch cannot be read", &error))?;
-    let size = bytes.len() as u64;
-    if size != facts.size || size > most {
+    let PatchFacts { size, revealed, files, insertions, deletions, base, result } = facts;
+    let unread = |error: io::Error| storage("the patch cannot be read", &error);
+    let written = file.metadata().map_err(unread)?.len();
+    if size > attempt.daemon.config.patches.max_bytes.0
+        || written.checked_sub(size) != Some(revealed.unwrap_or(0))
+    {
         return Err(Problem::new(Code::CaptureFailed, "the patch is not as long as the worker said"));
     }
-    let withheld = secret_in(&attempt.redactor, &bytes).map(|why| {
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.by_ref().take(size).read_to_end(&mut bytes)).map_err(unread)?;
+    // The file stands behind the patch now.
+    let found = secret_in(&attempt.redactor, &bytes, revealed.map(|_| &mut file)).map_err(unread)?;
+    file.set_len(size).map_err(|error| storage("the patch cannot be cut", &error))?;
+    let withheld = found.map(|why| {
         Refusal::new(Rule::PATCH_CONTAINS_SECRET, "patch", why)
             .hint("keep the command from writing the secret into the workspace")
     });
     let digest = withheld.is_none().then(|| Digest::of(&bytes));
     attempt.live.set(|now| now.patch = digest);
-    let PatchFacts { size, files, insertions, deletions, base, result } = facts;
     attempt.result.patch = Some(Patch { digest, size, files, insertions, deletions, base, result, withheld });
     Ok(())
 }
 
-/// Why a patch may not be kept for the secrets of its Run. Contents of binary files are compressed in it, so that they
-/// cannot be searched here: with a secret at hand such a patch is not kept at all.
-fn secret_in(redactor: &Redactor, patch: &[u8]) -> Option<&'static str> {
+/// Why a patch may not be kept for the secrets of its Run. What cannot be read in it is in `revealed`; without that, a
+/// patch of binary files is not kept at all.
+fn secret_in(
+    redactor: &Redactor,
+    patch: &[u8],
+    revealed: Option<impl Read>,
+) -> io::Result<Option<&'static str>> {
     const BINARY: &[u8] = b"\nGIT binary patch\n";
-    if redactor.finds_in(patch) {
-        Some("it holds a staged secret, so it was not kept")
-    } else if redactor.needles().is_some() && patch.windows(BINARY.len()).any(|window| window == BINARY) {
-        Some("it changes binary files, which cannot be searched for the staged secrets, so it was not kept")
-    } else {
-        None
+    if redactor.needles().is_none() {
+        return Ok(None);
     }
+    const HOLDS: &str = "it holds a staged secret, so it was not kept";
+    if redactor.finds_in(patch) {
+        return Ok(Some(HOLDS));
+    }
+    let Some(revealed) = revealed else {
+        let binary = patch.windows(BINARY.len()).any(|window| window == BINARY);
+        return Ok(binary.then_some(
+            "it changes binary files that are too large to be searched for the staged secrets, so it was not kept",
+        ));
+    };
+    Ok(redactor.finds_in_stream(revealed)?.then_some(HOLDS))
 }
 
 /// Reads outputs and artifacts. What cannot be read becomes a warning: the Outcome stands.

@@ -336,8 +336,11 @@ impl Conversation {
     async fn capture(&mut self, attempt: &mut Attempt) -> Result<(), Problem> {
         let file = collect::patch_file(attempt)?;
         let patches = &attempt.daemon.config.patches;
-        let capture =
-            runtimed_api::link::Capture { max_bytes: patches.max_bytes.0, max_files: patches.max_files };
+        let capture = runtimed_api::link::Capture {
+            max_bytes: patches.max_bytes.0,
+            max_files: patches.max_files,
+            reveal: attempt.redactor.needles().is_some(),
+        };
         let failed = |why: String| Problem::new(Code::CaptureFailed, why);
         let frame = Down::Capture(capture);
         self.worker.link.send(&frame, Some(file.as_fd())).await.map_err(|error| failed(error.to_string()))?;
@@ -349,7 +352,7 @@ impl Conversation {
         match up.map_err(|error| failed(error.to_string()))? {
             Some(Up::Captured(captured)) => {
                 attempt.result.warnings.extend(captured.notes.into_iter().take(100));
-                collect::patch(attempt, file, captured.patch)
+                tokio::task::block_in_place(|| collect::patch(attempt, file, captured.patch))
             }
             Some(Up::Refused(refused)) => {
                 let first = refused.refusals.first().map(ToString::to_string);

@@ -1,8 +1,8 @@
 //! What is looked for: each secret in the encodings that programs print by accident.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::{Arc, RwLock};
+use std::{fmt, io};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
@@ -100,6 +100,16 @@ impl Redactor {
     #[must_use]
     pub fn finds_in(&self, bytes: &[u8]) -> bool {
         self.needles().is_some_and(|needles| needles.automaton.is_match(bytes))
+    }
+
+    /// Whether a secret is in what is read, wherever its pieces end.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn finds_in_stream(&self, bytes: impl io::Read) -> io::Result<bool> {
+        let Some(needles) = self.needles() else { return Ok(false) };
+        let first = needles.automaton.stream_find_iter(bytes).next();
+        Ok(first.transpose()?.is_some())
     }
 }
 

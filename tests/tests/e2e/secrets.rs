@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use runtimed_api::digest::Digest;
 use runtimed_api::problem::Code;
 use runtimed_api::rule::Rule;
 use runtimed_api::run::status::Phase;
-use runtimed_tests::cluster::{Cluster, Options, phase, result};
+use runtimed_tests::cluster::{Cluster, Options, namespace, phase, result};
 use runtimed_tests::runs::shell;
 use tempfile::TempDir;
 
@@ -98,6 +99,14 @@ async fn a_patch_that_holds_a_secret_is_withheld() {
     for (name, line) in [
         ("text", "cat $RUNTIMED_SECRET_LLM_FILE > in-the-tree"),
         ("binary", "printf 'x\\0%s' $(cat $RUNTIMED_SECRET_LLM_FILE) > in-the-tree"),
+        (
+            "later",
+            "{ head -c 300000 /dev/zero; cat $RUNTIMED_SECRET_LLM_FILE; head -c 300000 /dev/zero; } > in-the-tree",
+        ),
+        (
+            "gone",
+            "echo hello > greeting; mkdir d; printf '\\0%s' $(cat $RUNTIMED_SECRET_LLM_FILE) > d/in-the-tree",
+        ),
         ("name", "touch $(cat $RUNTIMED_SECRET_LLM_FILE)"),
         ("link", "ln -s $(cat $RUNTIMED_SECRET_LLM_FILE) in-the-tree"),
     ] {
@@ -108,6 +117,14 @@ async fn a_patch_that_holds_a_secret_is_withheld() {
         assert_eq!(patch.digest, None, "{name}");
         assert_eq!(patch.withheld.map(|refusal| refusal.rule), Some(Rule::PATCH_CONTAINS_SECRET));
     }
+    // One that holds none is kept, binary files and all, and is nothing but the patch.
+    let line = "head -c 300000 /dev/urandom > binary; printf 'a\\0b' > $(printf 'caf\\351'); test -s $RUNTIMED_SECRET_LLM_FILE";
+    let run = shell("clean", line, "secrets: [{ name: llm }]");
+    let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
+    let patch = result(&cluster.end(&name).await).patch.clone().expect("a patch");
+    assert_eq!((patch.files, &patch.withheld), (2, &None));
+    let bytes = cluster.client.patch(&namespace(), &name).await.expect("kept").bytes().await.expect("bytes");
+    assert_eq!((bytes.len() as u64, Some(Digest::of(&bytes))), (patch.size, patch.digest));
     assert!(cluster.drain().is_empty());
     assert_eq!(cluster.files_with(b"a-submitted-value"), Vec::<std::path::PathBuf>::new());
 }

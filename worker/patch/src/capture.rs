@@ -48,6 +48,8 @@ pub struct CaptureOptions {
     pub max_entries: usize,
     /// Bytes of all new contents together, which are held in memory. Default 256 MiB.
     pub max_changed_bytes: u64,
+    /// Behind the patch, write what cannot be read in it: names, and the contents of binary files. Default no.
+    pub reveal: bool,
 }
 
 impl Default for CaptureOptions {
@@ -58,6 +60,7 @@ impl Default for CaptureOptions {
             max_files: 10_000,
             max_entries: 1_000_000,
             max_changed_bytes: 256 << 20,
+            reveal: false,
         }
     }
 }
@@ -77,6 +80,9 @@ pub struct Captured {
     pub deletions: u64,
     /// Bytes of the patch. An unchanged workspace has a patch of none.
     pub bytes: u64,
+    /// Bytes behind the patch that say what cannot be read in it. `None` if that was not asked for, or is more than
+    /// [`CaptureOptions::max_changed_bytes`].
+    pub revealed: Option<u64>,
     /// What could not be taken, and why: the first hundred.
     pub skipped: Vec<Skipped>,
     /// How many were skipped in all.
@@ -165,6 +171,7 @@ pub fn capture(
         insertions: 0,
         deletions: 0,
         bytes: 0,
+        revealed: options.reveal.then_some(0),
         skipped: walked.skipped,
         skipped_total: walked.skipped_total,
         ignored_total: walked.ignored_total,
@@ -187,13 +194,17 @@ pub fn capture(
     })?;
     let differences = tree::diff(&repo, captured.base, captured.result)?;
     captured.files = differences.len();
-    let written = emit::emit(&objects, &differences, options.max_patch_bytes, out);
-    let stats = written.map_err(|error| match error {
+    let failed = |error| match error {
         EmitError::TooLarge => CaptureError::PatchTooLarge(options.max_patch_bytes),
         EmitError::Write(error) => CaptureError::Write(error),
         EmitError::Store(error) => CaptureError::Store(error),
-    })?;
+    };
+    let stats = emit::emit(&objects, &differences, options.max_patch_bytes, out).map_err(failed)?;
     (captured.insertions, captured.deletions, captured.bytes) =
         (stats.insertions, stats.deletions, stats.bytes);
+    if options.reveal {
+        captured.revealed =
+            emit::reveal(&objects, &differences, options.max_changed_bytes, out).map_err(failed)?;
+    }
     Ok(captured)
 }

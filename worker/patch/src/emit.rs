@@ -53,6 +53,39 @@ pub(crate) fn emit(
     Ok(emitter.stats)
 }
 
+/// Writes what cannot be read in the patch of `differences`: names, which may be quoted there, and the contents of binary
+/// files, before and after, which are compressed. `None` if it is more than `max` bytes.
+pub(crate) fn reveal(
+    objects: &Objects<'_>,
+    differences: &[Difference],
+    max: u64,
+    out: &mut dyn Write,
+) -> Result<Option<u64>, EmitError> {
+    let mut written = 0_u64;
+    let mut put = |bytes: &[u8]| {
+        written += bytes.len() as u64 + 1;
+        if written > max {
+            return Ok(false);
+        }
+        out.write_all(bytes).and_then(|()| out.write_all(b"\n")).map(|()| true).map_err(EmitError::Write)
+    };
+    for Difference { path, old, new } in differences {
+        let mut contents = Vec::new();
+        for entry in [old, new].into_iter().flatten() {
+            let Some(content) = objects.blob(entry.id, max)? else { return Ok(None) };
+            contents.push(content);
+        }
+        let binary = contents.iter().any(|content| is_binary(content));
+        contents.retain(|_| binary);
+        for bytes in std::iter::once(path.as_bytes()).chain(contents.iter().map(Vec::as_slice)) {
+            if !put(bytes)? {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(written))
+}
+
 struct Emitter<'a, 'r> {
     objects: &'a Objects<'r>,
     max: u64,
