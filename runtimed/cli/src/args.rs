@@ -10,7 +10,7 @@ use runtimed_api::ids::Namespace;
 
 use crate::output::Format;
 
-pub use runs::{Compose, Get, List, Local, Logs, Names, Run, Wait};
+pub use runs::{Compose, Get, List, Local, Logs, Names, Rerun, Run, Wait};
 
 /// Runs work in hardened Kubernetes pods, and shows what became of it.
 #[derive(Debug, Parser)]
@@ -63,6 +63,9 @@ pub enum Command {
     /// Submit a Run, show its log, and exit with its exit code
     #[command(after_help = runs::RUN_EXAMPLES)]
     Run(Box<Run>),
+    /// Submit what a Run asked for once more, as another Run
+    #[command(after_help = runs::RERUN_EXAMPLES)]
+    Rerun(Rerun),
     /// Show a Run
     Get(Get),
     /// List Runs, the newest first
@@ -142,24 +145,27 @@ pub enum Patch {
         #[arg(long, short = 'O', value_name = "FILE")]
         to: Option<PathBuf>,
     },
-    /// Say whether a patch applies to a repository's HEAD, and which rules it breaks; nothing is written
+    /// Say whether patches apply to a repository's files, and which rules they break; nothing is written
     Check(PatchOn),
-    /// Apply a patch to a repository's working tree, if it applies as a whole
+    /// Apply patches to a repository's working tree, if they apply as a whole
     Apply(PatchOn),
 }
 
-/// A patch, and what it is for.
+/// Patches, and what they are for.
 #[derive(Debug, Flags)]
 #[command(
-    after_help = "Examples:\n  runtimectl patch check fix-typo\n  runtimectl patch apply fix.patch --repo ~/src/project"
+    after_help = "Examples:\n  runtimectl patch check fix-typo\n  runtimectl patch apply fix.patch --repo ~/src/project\n  runtimectl patch apply plan-7xk2 fix-typo"
 )]
 pub struct PatchOn {
-    /// A file, or the Run that captured the patch
-    #[arg(value_name = "FILE|RUN")]
-    pub patch: String,
+    /// Files, or the Runs that captured the patches; each applies to the result of the one before
+    #[arg(value_name = "FILE|RUN", required = true)]
+    pub patches: Vec<String>,
     /// The repository
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub repo: PathBuf,
+    /// Warn by the rules of this Runtime instead of the default ones
+    #[arg(long)]
+    pub runtime: Option<runtimed_api::ids::RuntimeName>,
 }
 
 /// `runtimectl validate`.

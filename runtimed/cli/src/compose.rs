@@ -12,7 +12,7 @@ use runtimed_api::session::{SecretValue, Submission};
 use runtimed_client::controller::Controller;
 use zeroize::Zeroizing;
 
-use crate::args::Compose;
+use crate::args::{Compose, Rerun};
 use crate::document;
 use crate::failure::Failure;
 
@@ -20,6 +20,9 @@ use crate::failure::Failure;
 const MAX_SECRET: u64 = 64 * 1024;
 /// The largest patch that is uploaded, in bytes: the default of a Runtime's own bound.
 pub const MAX_PATCH: u64 = 64 * 1024 * 1024;
+
+/// The longest start of a generated name.
+const MAX_START: usize = 57;
 
 /// A Run that can be submitted once its prior patches are uploaded.
 #[derive(Debug)]
@@ -89,6 +92,58 @@ impl Composed {
         let patches = compose.prior_patch.iter().map(|given| prior(given)).collect::<Result<_, _>>()?;
         let sourceless = submission.run.spec.source.is_none();
         Ok(Self { submission, patches, sourceless })
+    }
+
+    /// What a Run asked for, once more; on top of what it changed, if so asked.
+    ///
+    /// # Errors
+    /// It changed nothing, or its patch was not kept; a secret cannot be read.
+    pub fn again(run: Run, words: &Rerun) -> Result<Self, Failure> {
+        let Run { api_version, kind, metadata, mut spec, status } = run;
+        if words.on_top {
+            let result = status.iter().flat_map(|status| status.attempts.iter().rev()).find_map(|attempt| {
+                let result = attempt.result.as_ref()?;
+                result.patch.as_ref().map(|patch| (result, patch))
+            });
+            let Some((result, patch)) = result else {
+                return Err(Failure::refused(format!(
+                    "the Run {} has changed nothing to start from",
+                    words.run
+                ))
+                .hint("leave --on-top out, or `runtimectl wait` for its end"));
+            };
+            if let Some(withheld) = &patch.withheld {
+                return Err(Failure::rules(vec![withheld.clone()]));
+            }
+            // A branch may have moved since, and the patch is for this commit.
+            if let (Some(git), Some(commit)) =
+                (spec.source.as_mut().and_then(|source| source.git.as_mut()), &result.commit)
+            {
+                git.reference = Some(commit.as_str().to_owned());
+            }
+            spec.prior_patches.push(PriorPatch { run: Some(words.run.clone()), digest: None });
+        }
+        if !words.command.is_empty() {
+            spec.command.clone_from(&words.command);
+        }
+        let start = metadata.generate_name.unwrap_or_else(|| {
+            let name: String = words.run.as_str().chars().take(MAX_START - 1).collect();
+            format!("{}-", name.trim_end_matches('-'))
+        });
+        let metadata = Metadata {
+            generate_name: words.name.is_none().then_some(start),
+            name: words.name.clone(),
+            namespace: metadata.namespace,
+            labels: metadata.labels,
+            ..Metadata::default()
+        };
+        let run = Run { api_version, kind, metadata, spec, status: None };
+        let mut submission = Submission { run, secrets: BTreeMap::new() };
+        for (name, file) in &words.secret {
+            bring(&mut submission, name, file)?;
+        }
+        policy::judge_shape(&submission.run).map_err(Failure::rules)?;
+        Ok(Self { submission, patches: Vec::new(), sourceless: false })
     }
 
     /// The Run's git source, if it has one.

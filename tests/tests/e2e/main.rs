@@ -3,6 +3,7 @@
 mod command_line;
 mod lifecycle;
 mod many;
+mod patches;
 mod provenance;
 mod results;
 mod rotation;

@@ -44,4 +44,4 @@ pub use repository::{RepositoryError, RepositoryOptions, make_repository, withou
 pub use rule::{Refusal, Rule, RuleKind};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use tree::TreeId;
-pub use update::{Recovery, UpdateError, recover, update};
+pub use update::{Recovery, UpdateError, present, recover, update};

@@ -19,8 +19,9 @@ use git2::Repository;
 use crate::{
     checkout::open_path,
     git_path::GitPath,
+    objects::Objects,
     rule::Refusal,
-    tree::{self, TreeId},
+    tree::{self, Changes, RewriteError, TreeId},
 };
 
 mod crash;
@@ -104,6 +105,30 @@ pub fn update(
     session.decide(&operations)?;
     session.execute(&operations)?;
     Ok(operations.len())
+}
+
+/// The tree `base` with these paths as they lie in `work_tree`: what a patch of them has to apply to. Nothing is written:
+/// new objects are in the memory of `repo`'s handle. An update that was interrupted is to be finished first.
+///
+/// # Errors
+/// [`UpdateError::NotClean`] where a directory is in a path's place, or a symlink on its way.
+pub fn present<'p>(
+    repo: &Repository,
+    work_tree: &Path,
+    base: TreeId,
+    paths: impl IntoIterator<Item = &'p GitPath>,
+) -> Result<TreeId, UpdateError> {
+    let root = open_path(work_tree).map_err(|source| UpdateError::Io { path: GitPath::new(b"."), source })?;
+    let place = Place::new(root);
+    let objects = Objects::new(repo)?;
+    let mut changes = Changes::new();
+    for path in paths {
+        changes.insert(path.clone(), place.present(path, &objects)?);
+    }
+    tree::rewrite(&objects, base, &changes).map_err(|error| match error {
+        RewriteError::Conflict { path, .. } => UpdateError::NotClean { path, started: false },
+        RewriteError::Git(error) => error.into(),
+    })
 }
 
 /// Finishes an update that was interrupted: to the new tree if it had been decided, else to the old one.

@@ -67,6 +67,28 @@ pub struct Run {
     pub detach: bool,
 }
 
+/// `runtimectl rerun`.
+#[derive(Debug, Flags)]
+pub struct Rerun {
+    /// The Run
+    pub run: RunName,
+    /// Start from what it changed: from the same commit, with its patch as the last prior patch
+    #[arg(long)]
+    pub on_top: bool,
+    /// The new Run's name, instead of a generated one
+    #[arg(long)]
+    pub name: Option<RunName>,
+    /// Bring a secret again, for the new Run alone. Again for more
+    #[arg(long, value_name = "NAME=FILE", value_parser = secret)]
+    pub secret: Vec<(SecretName, PathBuf)>,
+    /// Print the new Run's name and leave
+    #[arg(long, short = 'd')]
+    pub detach: bool,
+    /// Another command, and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
 /// A command about one Run.
 #[derive(Debug, Flags)]
 pub struct Get {
@@ -148,6 +170,11 @@ Examples:
   runtimectl run --runtime bash --git https://git.example/project.git --ref main -- make test
   runtimectl run -f run.yaml --prior-patch plan-7xk2
   runtimectl run -f run.yaml --detach";
+
+pub(super) const RERUN_EXAMPLES: &str = "\
+Examples:
+  runtimectl rerun fix-typo
+  runtimectl rerun fix-typo --on-top -- make test";
 
 fn secret(text: &str) -> Result<(SecretName, PathBuf), String> {
     let (name, file) = text.split_once('=').ok_or("write NAME=FILE")?;

@@ -17,6 +17,17 @@ pub(super) async fn run(session: &Session, words: &args::Run, output: &Output) -
     if composed.sourceless {
         output.note("note", "no source is given, so the workspace is empty; --git URL gives one");
     }
+    Box::pin(begin(session, composed, words.detach, output)).await
+}
+
+/// `runtimectl rerun`: what a Run asked for, as another Run.
+pub(super) async fn rerun(session: &Session, words: &args::Rerun, output: &Output) -> Result<u8, Failure> {
+    let run = session.controller.get(&session.namespace, &words.run).await?;
+    Box::pin(begin(session, Composed::again(run, words)?, words.detach, output)).await
+}
+
+/// Submits a Run, and stays with it unless it is to be detached.
+async fn begin(session: &Session, composed: Composed, detach: bool, output: &Output) -> Result<u8, Failure> {
     // From here on an interrupt ends the Run as well, and not this process alone.
     let mut interrupts = Interrupts::new()?;
     let submitted = submit(session, composed);
@@ -25,7 +36,7 @@ pub(super) async fn run(session: &Session, words: &args::Run, output: &Output) -
         () = interrupts.next() => return Err(Failure::cancelled("interrupted before the Run was submitted")),
     };
     let attached = Attached::to(&session.controller, &session.namespace, &run)?;
-    if words.detach {
+    if detach {
         output.result(&run, |_| format!("{}\n", attached.name))?;
         return Ok(Exit::Ok.code());
     }

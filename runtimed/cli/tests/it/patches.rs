@@ -71,6 +71,43 @@ fn a_change_of_ones_own_is_not_overwritten() {
 }
 
 #[test]
+fn a_stack_applies_as_a_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    repository(dir.path());
+    fs::write(dir.path().join("one.patch"), PATCH).expect("written");
+    let second = PATCH.replace("@@ -1 +1,2 @@\n one\n+two", "@@ -1,2 +1,3 @@\n one\n two\n+three");
+    let second = second.replace("index 5626abf..814f4a4 100644\n", "");
+    fs::write(dir.path().join("two.patch"), second).expect("written");
+    let text = || fs::read_to_string(dir.path().join("file")).expect("there");
+    let said = run_in(dir.path(), &["patch", "apply", "two.patch", "one.patch"]);
+    assert!(said.code == Some(121) && said.err.contains("two.patch: "), "{said:?}");
+    assert_eq!(text(), "one\n");
+    let said = run_in(dir.path(), &["patch", "apply", "one.patch", "two.patch"]);
+    assert_eq!((said.code, text().as_str()), (Some(0), "one\ntwo\nthree\n"), "{said:?}");
+}
+
+/// What a Run was sent need not be committed, and so its patch applies to the files as they are.
+#[test]
+fn a_patch_applies_to_files_that_are_not_committed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    repository(dir.path());
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("fix.patch"), PATCH.replace("file", "untracked")).expect("written");
+    fs::write(at("untracked"), "one\n").expect("written");
+    fs::write(at("file"), "mine\n").expect("written");
+    let said = run_in(dir.path(), &["patch", "apply", "fix.patch"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(fs::read_to_string(at("untracked")).expect("there"), "one\ntwo\n");
+    assert_eq!(fs::read_to_string(at("file")).expect("there"), "mine\n", "not in the patch");
+    // Through a symlink nothing is read and nothing is written.
+    fs::remove_file(at("untracked")).expect("removed");
+    std::os::unix::fs::symlink("file", at("untracked")).expect("linked");
+    let said = run_in(dir.path(), &["patch", "apply", "fix.patch"]);
+    assert_eq!(said.code, Some(121), "{said:?}");
+    assert_eq!(fs::read_to_string(at("file")).expect("there"), "mine\n");
+}
+
+#[test]
 fn a_refused_patch_is_named_by_its_rule() {
     let dir = tempfile::tempdir().expect("a directory");
     repository(dir.path());

@@ -23,6 +23,7 @@ use rustix::{
 use super::{UpdateError, journal::Operation};
 use crate::{
     git_path::GitPath,
+    objects::Objects,
     tree::{Entry, Mode},
 };
 
@@ -110,7 +111,33 @@ impl Place {
         renameat(staged, number, parent, name(path)).map_err(|error| failed(path, error))
     }
 
+    /// The file or symlink of this path, whose content is kept in `objects`; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// A directory is there, or a symlink is on the way.
+    pub(super) fn present(
+        &self,
+        path: &GitPath,
+        objects: &Objects<'_>,
+    ) -> Result<Option<Entry>, UpdateError> {
+        match self.look(path, |content| objects.write(ObjectType::Blob, content))? {
+            Found::Entry(entry) => Ok(Some(entry)),
+            Found::Nothing => Ok(None),
+            Found::Directory | Found::Blocked => {
+                Err(UpdateError::NotClean { path: path.clone(), started: false })
+            }
+        }
+    }
+
     fn found(&self, path: &GitPath) -> Result<Found, UpdateError> {
+        self.look(path, |content| Oid::hash_object(ObjectType::Blob, content))
+    }
+
+    fn look(
+        &self,
+        path: &GitPath,
+        id: impl FnOnce(&[u8]) -> Result<Oid, git2::Error>,
+    ) -> Result<Found, UpdateError> {
         let parent = match self.open(parent(path)) {
             Ok(parent) => parent,
             Err(Errno::NOENT) => return Ok(Found::Nothing),
@@ -137,7 +164,7 @@ impl Place {
             _ => return Ok(Found::Blocked),
         };
         let Some(content) = content else { return Ok(Found::Blocked) };
-        Ok(Found::Entry(Entry { mode, id: Oid::hash_object(ObjectType::Blob, &content)? }))
+        Ok(Found::Entry(Entry { mode, id: id(&content)? }))
     }
 
     /// Whether a directory holds nothing but what is going, so that it will be gone as well.

@@ -1,0 +1,63 @@
+//! What people do with patches: run again, on top, and back onto their own files.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use runtimed_tests::binaries;
+use runtimed_tests::cluster::{Cluster, Options};
+use runtimed_tests::process::command;
+
+use crate::results::Repository;
+
+/// `runtimectl` against the cluster, in a directory: exit code, standard output, standard error.
+fn ctl(cluster: &Cluster, dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut program = command(binaries::path("runtimectl"));
+    program.args(["--server", &cluster.url, "--token-file"]).arg(&cluster.token_file);
+    let Output { status, stdout, stderr } =
+        program.args(arguments).current_dir(dir).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_run_again_on_top_of_what_it_changed_and_its_patch_comes_home() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let repository = Repository::new(&cluster);
+    let url = repository.path().display().to_string();
+    let home = tempfile::tempdir().expect("a directory");
+    let git = |arguments: &[&str]| {
+        let status = command("git").current_dir(home.path()).args(["-c", "safe.directory=*"]).args(arguments);
+        assert!(status.status().expect("git runs").success(), "{arguments:?}");
+    };
+    git(&["clone", "-q", &url, "."]);
+    let ctl = |arguments: &[&str]| ctl(&cluster, home.path(), arguments);
+    let line = "echo more >> greeting; cat greeting";
+    let words = ["run", "--runtime", "test", "--git", &url, "--ref", "main", "--name", "first"];
+    let (code, out, err) = ctl(&[&words[..], &["--", "sh", "-c", line]].concat());
+    assert_eq!((code, out.as_str()), (Some(0), "hello\nmore\n"), "{err}");
+    // The branch moves on; the patch is for the commit that it was made from.
+    fs::write(repository.path().join("other"), "x\n").expect("written");
+    repository.commit("second");
+    let (code, out, err) = ctl(&["rerun", "first"]);
+    assert_eq!((code, out.as_str()), (Some(0), "hello\nmore\n"), "{err}");
+    let (code, out, err) = ctl(&["rerun", "first", "--on-top", "--name", "second"]);
+    assert_eq!((code, out.as_str()), (Some(0), "hello\nmore\nmore\n"), "{err}");
+    let (code, out, err) = ctl(&["rerun", "second", "--on-top", "--name", "third", "--", "cat", "greeting"]);
+    assert_eq!((code, out.as_str()), (Some(0), "hello\nmore\nmore\n"), "{err}");
+    let (code, _, err) = ctl(&["rerun", "third", "--on-top"]);
+    assert!(code == Some(121) && err.contains("has changed nothing"), "{err}");
+
+    let (code, _, err) = ctl(&["patch", "check", "first", "second"]);
+    assert!(code == Some(0) && err.contains("made: by Run second, attempt 1"), "{err}");
+    assert_eq!(fs::read_to_string(home.path().join("greeting")).expect("there"), "hello\n");
+    let (code, _, err) = ctl(&["patch", "apply", "first", "second", "--runtime", "test"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(fs::read_to_string(home.path().join("greeting")).expect("there"), "hello\nmore\nmore\n");
+    let (code, _, err) = ctl(&["patch", "apply", "first"]);
+    assert!(code == Some(121) && err.contains("patch.does-not-apply"), "{err}");
+    let (code, _, err) = ctl(&["patch", "get", "second", "-O", "second.patch"]);
+    assert_eq!(code, Some(0), "{err}");
+    git(&["apply", "--reverse", "--check", "second.patch"]);
+    assert!(cluster.drain().is_empty());
+}
