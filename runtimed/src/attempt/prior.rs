@@ -32,7 +32,8 @@ pub(super) async fn prior_patches(
         return Ok(Vec::new());
     }
     let config = &attempt.daemon.config;
-    let trusted = match (config.patches.require, config.controller.keys_file.clone()) {
+    let file = config.controller.as_ref().and_then(|controller| controller.keys_file.clone());
+    let trusted = match (config.patches.require, file) {
         (Provenance::Signed, Some(file)) => blocking(move || keys::read(&file)).await??,
         _ => attempt.keys.clone(),
     };

@@ -169,8 +169,10 @@ pub(super) fn given(config: &Config, args: JobArgs) -> Result<Option<Given>, Fai
             "patches and results of a leased Run are the controller's: leave --patch and --results out"
         )));
     }
-    let run = run(config, &args).map_err(Failure::usage)?;
+    let mut run = run(config, &args).map_err(Failure::usage)?;
     let (leased, patches) = patches(config, &run, &args.patch).map_err(Failure::usage)?;
+    run.spec.prior_patches =
+        leased.iter().map(|patch| PriorPatch { run: None, digest: Some(patch.digest) }).collect();
     let lease = lease(run, leased).map_err(Failure::usage)?;
     let runtime = Runtime {
         api_version: runtimed_api::run::ApiVersion::default(),
@@ -225,7 +227,7 @@ fn patches(
         let content = bounded(file, config.patches.max_bytes.0)?;
         let digest = Digest::of(&content);
         let label = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        given.push(LeasedPatch { digest, label, base: None, result: None });
+        given.push(LeasedPatch { digest, label, base: None, result: None, statement: None });
         bytes.insert(digest, Bytes::from(content));
     }
     // Without a list of its own the Run takes the files in their order.

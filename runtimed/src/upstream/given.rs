@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runtimed_api::digest::Digest;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_api::provenance::KeyHistory;
 use runtimed_api::runtime::Runtime;
 use runtimed_api::session::{Lease, ReportAnswer, Reported, Reports, Session};
 use runtimed_client::ClientError;
@@ -38,7 +39,7 @@ impl Given {
     ) -> Self {
         let id = "given".parse().expect("it is a session id");
         // Nobody counts this period: it only says how often the daemon asks for orders.
-        let session = Session { id, lease_millis: 3_600_000, runtime };
+        let session = Session { id, lease_millis: 3_600_000, runtime, keys: KeyHistory::default() };
         Self { session, lease: Mutex::new(Some(lease)), patches, results }
     }
 

@@ -1,5 +1,5 @@
 //! Patches applied where they were not made: to trees that have moved on. git and we must do the same, be it the same
-//! result or a refusal; every exception is in [`is_stricter`], with its reason.
+//! result or a refusal; every exception is in [`stricter`], with its reason.
 
 use proptest::{
     collection::vec,
@@ -7,9 +7,12 @@ use proptest::{
     proptest,
     sample::{Index, select},
 };
-use runtimed_patch::{CheckError, Refusal, Rule, TreeId};
+use runtimed_patch::CheckError;
 
-use crate::git::{Git, check_with, permissive};
+use crate::{
+    git::{Git, check_with, permissive},
+    stricter::stricter,
+};
 
 const FILES: [&str; 3] = ["src/main.c", "src/deep/er/util.c", "README"];
 
@@ -53,39 +56,6 @@ fn perform(git: &Git, edit: &Edit) {
     git.write(edit.file, lines.join("\n") + end);
 }
 
-/// Where we refuse and git does not.
-///
-/// 1. A hunk without any context, at the end of a file whose last line has no newline: git glues the new line to the
-///    old one. We refuse, for no line of the patch says so.
-/// 2. A hunk whose own place is gone, and whose context is also somewhere before the hunk that precedes it: git puts it
-///    there. We keep hunks in their order.
-fn is_stricter(git: &Git, style: &[&str], moved: TreeId, patch: &[u8], refusal: &Refusal) -> bool {
-    let Some(file) = refusal.file.as_ref().map(ToString::to_string) else { return false };
-    if refusal.rule != Rule::DoesNotApply {
-        return false;
-    }
-    let content = git.try_run(["cat-file", "-p", &format!("{moved}:{file}")], b"").stdout;
-    (style == ["-U0"] && !content.ends_with(b"\n")) || !applied_lines(git, moved, patch, &file).is_sorted()
-}
-
-/// The lines at which git applies the hunks of a file, by its own account.
-fn applied_lines(git: &Git, moved: TreeId, patch: &[u8], file: &str) -> Vec<u64> {
-    let text = String::from_utf8(patch.to_vec()).unwrap();
-    let section = text.split("diff --git ").find(|section| section.starts_with(&format!("a/{file} ")));
-    let starts = section.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("@@ -"));
-    let number = |text: &str| text.split([',', ' ']).next()?.parse::<u64>().ok();
-    let mut lines = starts.filter_map(|line| number(line.split_once('+')?.1)).collect::<Vec<_>>();
-    git.run(["read-tree", &moved.to_string()]);
-    let told = git.try_run(["apply", "--cached", "--check", "--verbose", "-"], patch).stderr;
-    let told = String::from_utf8(told).unwrap();
-    let told = told.split("Checking patch ").find(|part| part.starts_with(&format!("{file}...")));
-    for moved in told.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("Hunk #")) {
-        let (hunk, rest) = moved.split_once(" succeeded at ").unwrap();
-        lines[hunk.parse::<usize>().unwrap() - 1] = number(rest).unwrap();
-    }
-    lines
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -112,7 +82,7 @@ proptest! {
             match (check_with(&git, moved, &[&patch], &permissive()), expected) {
                 (Ok(checked), Ok(tree)) => assert_eq!(checked.tree, tree, "{}", patch.escape_ascii()),
                 (Err(_), Err(_)) => {}
-                (Err(CheckError::Refused(refusal)), Ok(_)) if is_stricter(&git, style, moved, &patch, &refusal) => {}
+                (Err(CheckError::Refused(refusal)), Ok(_)) if stricter(&git, style, moved, &patch, &refusal).is_some() => {}
                 (we, they) => panic!("we {we:?}\ngit {they:?}\n{}", String::from_utf8_lossy(&patch)),
             }
         }

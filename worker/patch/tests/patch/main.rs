@@ -11,4 +11,5 @@ mod ignored;
 mod mutated;
 mod properties;
 mod repositories;
+mod stricter;
 mod workspace;
