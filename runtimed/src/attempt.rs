@@ -18,6 +18,7 @@ mod intent;
 mod prior;
 mod rotation;
 mod sampler;
+mod source;
 mod tail;
 mod verdict;
 mod workspace;

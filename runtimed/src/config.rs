@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 
 use runtimed_api::duration::Span;
 use runtimed_api::ids::{DaemonName, RuntimeName, SecretName};
+use runtimed_api::quantity::Bytes;
 use runtimed_api::runtime::{Ceiling, Defaults, PatchPolicy};
 use serde::{Deserialize, Serialize};
 
 use layers::{Effective, Overlay};
+
+use crate::proxy;
 
 /// The whole configuration. Unknown keys are errors.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -64,6 +67,15 @@ pub struct Config {
     /// Further names for variables that we set: alias to our name.
     #[serde(default)]
     pub aliases: BTreeMap<String, String>,
+    /// What every https connection trusts.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Through what https sources are reached.
+    #[serde(default)]
+    pub proxy: Proxy,
+    /// What fetches of git repositories keep for later ones.
+    #[serde(default)]
+    pub mirror: Mirror,
     /// What happens at the end.
     #[serde(default)]
     pub drain: Drain,
@@ -248,8 +260,52 @@ pub enum SecretKind {
     /// Bytes for the command.
     #[default]
     Opaque,
-    /// `username` and `password` (or `token`) for git over https; for the fetch alone.
+    /// `username` and `password` (or `token`) for git and archives over https; for the fetch alone.
     GitHttps,
+    /// `ssh-privatekey` (or `key`) and `known_hosts` for git over ssh; for the fetch alone.
+    GitSsh,
+}
+
+/// What every https connection of the daemon and its fetches trusts.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificate authorities instead of the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Through what https sources are reached.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    /// `http://host:port`, without a login. Without it `HTTPS_PROXY` and `NO_PROXY` of the daemon's environment count.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Hosts that are reached directly: `git.example` with all below it, or `*`.
+    #[serde(default)]
+    pub no_proxy: Vec<String>,
+}
+
+/// What fetches of git repositories keep for later ones.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// Bytes of all of it; 1Gi without it, and 0 keeps nothing.
+    #[serde(default = "Mirror::default_max")]
+    pub max: Bytes,
+}
+
+impl Mirror {
+    fn default_max() -> Bytes {
+        Bytes::mib(1024)
+    }
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self { max: Self::default_max() }
+    }
 }
 
 /// What happens at the end.
@@ -328,6 +384,14 @@ impl Config {
         Effective::read(path, over).map(|effective| effective.config)
     }
 
+    /// What https servers of sources are checked with; the system's authorities without it.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        let of_the_controller =
+            || self.controller.as_ref().and_then(|controller| controller.ca_file.as_ref());
+        self.tls.ca_file.as_ref().or_else(of_the_controller).map(PathBuf::as_path)
+    }
+
     fn check(&self) -> Result<(), String> {
         if !(1..=256).contains(&self.slots) {
             return Err(format!("slots = {}: it must be 1 to 256", self.slots));
@@ -340,17 +404,22 @@ impl Config {
                 return Err(format!("[roots] {} is not an absolute path", root.display()));
             }
         }
+        if let Some(url) = &self.proxy.url
+            && !proxy::is_plain(url)
+        {
+            return Err("[proxy] url: it is written \"http://host:port\", without a login".to_owned());
+        }
         for (name, secret) in &self.secrets {
             let scheme = match secret.kind {
                 SecretKind::Opaque => "file:/",
-                SecretKind::GitHttps => "dir:/",
+                SecretKind::GitHttps | SecretKind::GitSsh => "dir:/",
             };
             if !secret.source.starts_with(scheme) {
                 return Err(format!(
                     "[secrets.{name}] source: a secret of this kind is written \"{scheme}…\""
                 ));
             }
-            if secret.kind == SecretKind::GitHttps && secret.hosts.is_empty() {
+            if secret.kind != SecretKind::Opaque && secret.hosts.is_empty() {
                 return Err(format!(
                     "[secrets.{name}] hosts: a git credential needs the hosts it may be shown to"
                 ));

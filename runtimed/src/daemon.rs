@@ -20,6 +20,7 @@ use crate::isolation::Isolation;
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::metrics::Metrics;
+use crate::mirrors::Mirrors;
 use crate::notices::Notices;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
@@ -40,6 +41,8 @@ pub struct Daemon {
     pub roots: Roots,
     /// Its own directory.
     pub state: StateDir,
+    /// What fetches keep for later ones.
+    pub mirrors: Mirrors,
     /// What outlives it.
     pub journal: Journal,
     /// Reports under way.

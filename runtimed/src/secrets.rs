@@ -1,5 +1,7 @@
 //! Secrets: who may use which, and their values, read and checked.
 
+pub mod credential;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
@@ -7,7 +9,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use runtimed_api::ids::{Namespace, SecretName};
-use runtimed_api::link::CredentialKind;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::{Refusal, Rule};
 use runtimed_api::run::spec::{RunSpec, SecretUse};
@@ -50,26 +51,6 @@ pub struct Staged {
     pub source: Option<Source>,
 }
 
-/// A credential for the fetch.
-#[derive(Debug)]
-pub struct Credential {
-    /// What it is.
-    pub kind: CredentialKind,
-    /// The hosts it may be shown to.
-    pub hosts: Vec<String>,
-    /// JSON, as [`CredentialKind`] says.
-    pub value: SecretValue,
-    password: Zeroizing<String>,
-}
-
-impl Credential {
-    /// What must not be shown of it.
-    #[must_use]
-    pub fn needles(&self) -> [&[u8]; 1] {
-        [self.password.as_bytes()]
-    }
-}
-
 /// Judges whether every secret that a Run asks for is there for its namespace.
 #[must_use]
 pub fn judge(
@@ -93,13 +74,7 @@ pub fn judge(
             known => refusals.extend(unusable(known, namespace, &subject)),
         }
     }
-    if let Some(name) = spec.source.as_ref().and_then(|source| source.git.as_ref()?.credential.as_ref()) {
-        let subject = "spec.source.git.credential";
-        refusals.extend(unusable(configured.get(name), namespace, subject));
-        if configured.get(name).is_some_and(|known| known.kind == config::SecretKind::Opaque) {
-            refusals.push(Refusal::new(Rule::SECRET_UNKNOWN, subject, "that secret is no git credential"));
-        }
-    }
+    refusals.extend(credential::judge(spec, namespace, configured, submitted));
     refusals
 }
 
@@ -177,36 +152,15 @@ pub fn read_source(source: &Source) -> Result<SecretValue, Problem> {
     check(&bytes).map_err(|why| invalid(&source.name, why))
 }
 
-/// Reads the git credential of this name.
-///
-/// # Errors
-/// A part of it is missing or unreadable.
-pub fn credential(name: &SecretName, known: &config::Secret) -> Result<Credential, Problem> {
-    let dir = path_of(&known.source);
-    let part = |file_name: &str| -> Result<Zeroizing<String>, Problem> {
-        let bytes = file(&dir.join(file_name)).map_err(|why| invalid(name, &why))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| invalid(name, "it is not UTF-8"))?;
-        Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()))
-    };
-    let (username, password) = if dir.join("token").exists() {
-        // What the large hosts take for any token.
-        (Zeroizing::new("x-access-token".to_owned()), part("token")?)
-    } else {
-        (part("username")?, part("password")?)
-    };
-    let json = serde_json::to_vec(&serde_json::json!({ "username": *username, "password": *password }))
-        .map_err(|_| invalid(name, "it cannot be written as JSON"))?;
-    let value = SecretValue::new(json);
-    Ok(Credential { kind: CredentialKind::GitHttps, hosts: known.hosts.clone(), value, password })
-}
-
 /// Whether a configured secret could be used now.
 ///
 /// # Errors
 /// Why not, without its value.
 pub fn try_source(name: &SecretName, known: &config::Secret) -> Result<(), Problem> {
     match known.kind {
-        config::SecretKind::GitHttps => credential(name, known).map(drop),
+        config::SecretKind::GitHttps | config::SecretKind::GitSsh => {
+            credential::read_configured(name, known).map(drop)
+        }
         config::SecretKind::Opaque => {
             read_source(&Source { name: name.clone(), path: path_of(&known.source) }).map(drop)
         }

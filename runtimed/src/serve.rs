@@ -30,6 +30,7 @@ use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
 use crate::isolation::Isolation;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::mirrors::Mirrors;
 use crate::notices::Notices;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
@@ -284,6 +285,8 @@ async fn daemon(
     }
     let (journal, left) = Journal::open(state.path()).map_err(Failure::fault)?;
     let recovered = recovery::recover(&left, &journal, &roots, &state).await.map_err(Failure::fault)?;
+    let mirrors = Mirrors::open(state.path(), config.mirror.max.0);
+    let mirrors = mirrors.context("cannot keep mirrors in the state directory").map_err(Failure::fault)?;
     let name = match &config.name {
         Some(name) => name.clone(),
         None => host_name().map_err(Failure::usage)?,
@@ -294,6 +297,7 @@ async fn daemon(
         environment: environment(),
         roots,
         state,
+        mirrors,
         journal,
         outbox: Outbox::with(recovered.reports),
         controller: upstream,
@@ -344,7 +348,10 @@ fn upstream(config: &Config, work: Work) -> anyhow::Result<Upstream> {
          RUNTIMED_CONTROLLER_TOKEN_FILE",
     )?;
     let token = read_token(&controller.token_file)?;
-    let endpoint = Endpoint { url: controller.url.clone(), ca_file: controller.ca_file.clone() };
+    let endpoint = Endpoint {
+        url: controller.url.clone(),
+        ca_file: controller.ca_file.clone().or_else(|| config.tls.ca_file.clone()),
+    };
     Ok(Upstream::Controller(Controller::new(&endpoint)?.with_token(token)))
 }
 

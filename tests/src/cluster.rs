@@ -465,9 +465,11 @@ impl Cluster {
         }
         let mut left = self.left_in_roots();
         for index in 0..self.daemons.len() {
-            // The state has a random name in its place; directories in it are spools.
+            // The state has a random name in its place; directories in it are spools, but for the mirrors, which are kept for the
+            // next start, within their bound.
             let states = directories(&self.state_dir(index));
-            left.extend(states.iter().flat_map(|state| directories(state)));
+            let spools = states.iter().flat_map(|state| directories(state));
+            left.extend(spools.filter(|path| !path.ends_with("mirrors")));
         }
         Ok(left)
     }

@@ -3,6 +3,7 @@
 //! It runs in a child of its own, which has neither network nor secrets. Everything is decided in memory, on trees; the
 //! workspace is made beside its place and takes it by one rename, so that a refusal leaves the workspace as it was.
 
+mod artifacts;
 mod inline;
 mod refusal;
 mod unsupported;
@@ -22,7 +23,7 @@ use runtimed_patch as patch;
 use self::refusal::{checkout_failure, refused};
 use crate::failure::{Failure, storage};
 use crate::fetch::store::{self, git_failure};
-use crate::report::Applied;
+use crate::report::{Applied, Content};
 
 /// Where the capture finds what the workspace held.
 pub(crate) fn snapshot_path(trees: &Trees) -> PathBuf {
@@ -32,14 +33,16 @@ pub(crate) fn snapshot_path(trees: &Trees) -> PathBuf {
 /// The body of the apply child. `patches` are the opened files of the prior patches, in their order.
 pub(crate) fn apply(
     assign: &Assign,
-    commit: Option<&TreeId>,
+    content: Option<&Content>,
     patches: &[OwnedFd],
 ) -> Result<Applied, Failure> {
     let store = store::open_or_create(&assign.trees)?;
-    let source = match &assign.source {
-        Source::Empty => patch::TreeId::empty(),
-        Source::Inline(inline) => inline::tree(&store, inline)?,
-        Source::Git(_) => commit_tree(&store, commit)?,
+    let source = match (&assign.source, content) {
+        (_, Some(Content::Commit(commit))) => commit_tree(&store, commit)?,
+        (_, Some(Content::Tree(tree))) => patch::TreeId::new(object_id(tree)?),
+        (Source::Inline(inline), None) => inline::tree(&store, inline)?,
+        (Source::Artifacts(artifacts), None) => artifacts::tree(&store, artifacts)?,
+        (Source::Empty | Source::Git(_) | Source::Archive(_), None) => patch::TreeId::empty(),
     };
     let tree = patched(&store, source, assign, patches)?;
     let workspace = Path::new(&assign.trees.workspace).join(layout::WORKSPACE);
@@ -47,7 +50,7 @@ pub(crate) fn apply(
     let stage = patch::Stage::new(&workspace).map_err(making)?;
     let directory = stage.open().map_err(making)?;
     let snapshot = patch::checkout(&store, tree, directory.as_fd()).map_err(checkout_failure)?;
-    if let (Source::Git(git), Some(commit)) = (&assign.source, commit) {
+    if let (Source::Git(git), Some(Content::Commit(commit))) = (&assign.source, content) {
         repository(&store, stage.path(), &snapshot, commit, &git.url)?;
     }
     std::fs::write(snapshot_path(&assign.trees), snapshot.to_bytes())
@@ -64,8 +67,7 @@ fn repository(
     commit: &TreeId,
     origin: &str,
 ) -> Result<(), Failure> {
-    let commit =
-        Oid::from_str(commit.as_str()).map_err(|error| git_failure("read the fetched commit", &error))?;
+    let commit = object_id(commit)?;
     let branch = store::branch(store);
     let options = patch::RepositoryOptions { commit, branch: branch.as_deref(), origin: Some(origin) };
     patch::make_repository(store, workspace, snapshot, &options).map_err(|error| match error {
@@ -78,13 +80,15 @@ fn repository(
 }
 
 /// The tree of the fetched commit, if all of it can be had.
-fn commit_tree(store: &Repository, commit: Option<&TreeId>) -> Result<patch::TreeId, Failure> {
+fn commit_tree(store: &Repository, commit: &TreeId) -> Result<patch::TreeId, Failure> {
     let reading = |error: git2::Error| git_failure("read the fetched commit", &error);
-    let commit = commit.ok_or_else(|| Failure::fault(Code::WorkerFailed, "no commit was fetched"))?;
-    let id = Oid::from_str(commit.as_str()).map_err(reading)?;
-    let tree = store.find_commit(id).map_err(reading)?.tree_id();
+    let tree = store.find_commit(object_id(commit)?).map_err(reading)?.tree_id();
     unsupported::judge(store, tree)?;
     Ok(patch::TreeId::new(tree))
+}
+
+fn object_id(id: &TreeId) -> Result<Oid, Failure> {
+    Oid::from_str(id.as_str()).map_err(|error| git_failure("read what was fetched", &error))
 }
 
 /// The tree after every prior patch; nothing is kept unless all of them apply.

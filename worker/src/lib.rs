@@ -23,6 +23,7 @@ mod diagnostics;
 mod events;
 mod failure;
 mod fetch;
+mod files;
 mod inherited;
 mod link;
 mod phase;

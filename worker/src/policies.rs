@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use runtimed_api::enforcement as wire;
-use runtimed_api::link::{Confinement, Trees, inside, layout};
+use runtimed_api::link::{Assign, Confinement, Trees, inside, layout};
 use runtimed_api::rule::{self, Rule};
 use runtimed_api::run::network::{Dns, NetworkMode};
 use runtimed_sandbox::Prepared;
@@ -16,7 +16,7 @@ use runtimed_sandbox::support::Support;
 use runtimed_sandbox::view::{Shown, View};
 
 use crate::failure::Failure;
-use crate::fetch::Place;
+use crate::fetch::{Place, ssh};
 
 /// Plans and prepares a policy, or says by which rule it cannot be.
 pub(crate) fn prepare(policy: &Policy, support: &Support) -> Result<Prepared, Failure> {
@@ -41,27 +41,43 @@ const RESOLVER: [&str; 10] = [
 /// The machine's configuration of git, which libgit2 looks for whenever it opens a repository.
 const GIT_CONFIG: &str = "/etc/gitconfig";
 
-/// The fetch: the source alone, and the private directory.
-pub(crate) fn fetch(place: &Place, profile: wire::Profile, trees: &Trees, support: &Support) -> Policy {
-    let mut policy = Policy { write: vec![private(trees)], ..phase(profile) };
-    match place {
+/// What ssh reads beside its own files: whose home the uid's is, and how its cryptography is set up.
+const SSH_FILES: [&str; 4] =
+    ["/etc/passwd", "/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf", "/etc/crypto-policies"];
+/// Where programs' libraries are, which their loader must be able to execute.
+const LIBRARIES: [&str; 5] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store"];
+
+/// The fetch: the source alone, the private directory, and its own mirror.
+pub(crate) fn fetch(place: &Place, assign: &Assign, support: &Support) -> Policy {
+    let trees = &assign.trees;
+    let mut policy = Policy { write: vec![private(trees)], ..phase(assign.confinement.profile) };
+    policy.write.extend(assign.mirror.iter().map(|mirror| PathBuf::from(&mirror.path)));
+    let port = match place {
         Place::Local(path) => {
             policy.read.push(path.clone());
             // A mount inside the repository is part of what the operator has allowed.
             policy.mounts = support.mounts.clone();
+            return policy;
         }
-        Place::Https { port } => {
-            policy.network = Network::Ports {
-                connect: vec![*port, DOMAIN],
-                listen: Vec::new(),
-                bind_ephemeral: false,
-                udp_dns: true,
-            };
-            policy.read.extend(existing(&RESOLVER));
-            // Drivers are mounted into directories of libraries; none of them is a secret.
-            policy.mounts = support.mounts.clone();
+        Place::Https(port) => *port,
+        Place::Ssh(port, program) => {
+            policy.execute.push(program.clone());
+            policy.execute.extend(existing(&LIBRARIES));
+            policy.read.extend(existing(&SSH_FILES));
+            policy.devices.extend(existing(COMMON_DEVICES));
+            policy.write.push(ssh::place(trees));
+            *port
         }
-    }
+    };
+    policy.network = Network::Ports {
+        connect: vec![port, DOMAIN],
+        listen: Vec::new(),
+        bind_ephemeral: false,
+        udp_dns: true,
+    };
+    policy.read.extend(existing(&RESOLVER));
+    // Drivers are mounted into directories of libraries; none of them is a secret.
+    policy.mounts = support.mounts.clone();
     policy
 }
 

@@ -25,9 +25,17 @@ pub(crate) trait Found: Serialize + DeserializeOwned {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fetched {
-    /// The commit that was asked for, or that the ref names.
-    pub(crate) commit: TreeId,
+    pub(crate) content: Content,
     pub(crate) notes: Vec<String>,
+}
+
+/// What a fetch has brought into the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Content {
+    /// The commit that was asked for, or that the ref names.
+    Commit(TreeId),
+    /// The tree of an archive.
+    Tree(TreeId),
 }
 
 /// A workspace with its first content and every prior patch.
@@ -93,11 +101,11 @@ mod tests {
 
     #[test]
     fn an_id_that_is_none_is_no_report() {
-        assert!(read::<Fetched>(br#"{"Ok":{"commit":"../../etc/passwd","notes":[]}}"#).is_none());
+        assert!(read::<Fetched>(br#"{"Ok":{"content":{"Commit":"../../etc/passwd"},"notes":[]}}"#).is_none());
         let id = "a".repeat(40);
-        let good = format!(r#"{{"Ok":{{"commit":"{id}","notes":["a\u001b[0m"]}}}}"#);
+        let good = format!(r#"{{"Ok":{{"content":{{"Commit":"{id}"}},"notes":["a\u001b[0m"]}}}}"#);
         let fetched = read::<Fetched>(good.as_bytes()).expect("a report").expect("found");
-        assert_eq!(fetched.commit.as_str(), id);
+        assert_eq!(fetched.content, Content::Commit(id.parse().unwrap()));
         assert_eq!(fetched.notes, ["a\u{fffd}[0m"]);
     }
 

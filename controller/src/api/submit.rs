@@ -14,7 +14,6 @@ use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::{Refusal, Rule};
 use runtimed_api::run::Run;
 use runtimed_api::run::limits::Limits;
-use runtimed_api::run::source::SourceKind;
 use runtimed_api::session::{SecretValue, Submission};
 use runtimed_api::tokens::Role;
 use uuid::Uuid;
@@ -120,9 +119,7 @@ fn secret_refusals(run: &Run, secrets: &BTreeMap<SecretName, SecretValue>) -> Ve
         ));
     }
     let mut used: BTreeSet<&SecretName> = run.spec.secrets.iter().map(|secret| &secret.name).collect();
-    if let Some(SourceKind::Git(git)) = run.spec.source.as_ref().and_then(|source| source.kind()) {
-        used.extend(git.credential.as_ref());
-    }
+    used.extend(run.spec.source.as_ref().and_then(|source| source.credential()));
     for (name, value) in secrets {
         let subject = format!("secrets.{name}");
         if !used.contains(name) {

@@ -10,6 +10,8 @@ pub mod duration;
 pub mod enforcement;
 pub mod environment;
 pub mod exit;
+pub mod git_url;
+pub mod https_url;
 pub mod ids;
 pub mod link;
 pub mod log;

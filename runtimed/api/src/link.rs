@@ -30,7 +30,7 @@ use crate::problem::Problem;
 use crate::rule::Refusal;
 use crate::run::limits::LimitName;
 use crate::run::network::Network;
-use crate::run::source::{GitSource, InlineSource};
+use crate::run::source::{ArchiveSource, GitSource, InlineSource};
 use crate::run::step::StepTime;
 use crate::runtime::PatchPolicy;
 
@@ -134,6 +134,12 @@ pub struct Assign {
     /// Where the fetch finds certificate authorities; the system's without it.
     #[serde(default)]
     pub ca_file: Option<String>,
+    /// The proxy for https sources, as `http://host:port`; none without it.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// Where a git source may be warm; nowhere without it.
+    #[serde(default)]
+    pub mirror: Option<Mirror>,
 }
 
 /// The three private trees of one attempt: absolute paths. See [`layout`] for what is in them.
@@ -154,6 +160,8 @@ pub mod layout {
     pub const TMP: &str = "t";
     /// In the tmp tree: staged secrets, 0700.
     pub const STAGED: &str = "s";
+    /// In the tmp tree: what a fetch over ssh needs by path, 0700; removed before anything else starts.
+    pub const KEYS: &str = "k";
     /// In the tmp tree: the command's `/dev/shm`, with [`crate::enforcement::Tier::Namespaces`].
     pub const SHARED_MEMORY: &str = "m";
     /// In the home tree: the command's `HOME`.
@@ -198,6 +206,32 @@ pub enum Source {
     Git(GitSource),
     /// Files written in the Run.
     Inline(InlineSource),
+    /// An archive.
+    Archive(ArchiveSource),
+    /// An earlier Run's artifacts, whose digests the daemon has verified.
+    Artifacts(FetchedArtifacts),
+}
+
+/// An earlier Run's artifacts, as they lie in the worker's private directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FetchedArtifacts {
+    /// The file that holds the [`crate::manifest::Manifest`].
+    pub manifest: String,
+    /// The directory that holds each file's bytes under its digest's hexadecimal digits.
+    pub files: String,
+}
+
+/// Where fetches of one repository keep what they brought, for later ones of the same namespace, URL and credential.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mirror {
+    /// Its directory.
+    pub path: String,
+    /// Names the daemon's life: what an earlier one left is verified before it is used.
+    pub epoch: String,
+    /// Bytes of the largest entry that is kept.
+    pub max_bytes: u64,
 }
 
 /// A prior patch whose digest the daemon has verified.

@@ -4,15 +4,13 @@
 mod shape;
 mod source;
 
-pub use shape::glob;
-pub use source::is_local;
-
 use crate::rule::{Refusal, Rule};
 use crate::run::Run;
 use crate::run::limits::Limits;
 use crate::run::network::{Network, NetworkMode};
 use crate::run::spec::RunSpec;
 use crate::runtime::{Ceiling, Defaults};
+pub use shape::glob;
 
 /// What a Run gets: what it asked for, with the defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]

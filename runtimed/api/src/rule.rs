@@ -45,9 +45,7 @@ rules! {
     SPEC_RETRY = "spec.retry";
     /// Exactly one kind of source.
     SOURCE_KIND = "source.kind";
-    /// This kind of source is not there yet.
-    SOURCE_NOT_YET = "source.not-yet";
-    /// A URL that is not https, has credentials in it, or looks like an option.
+    /// A URL that is neither https nor ssh, has credentials in it, or looks like an option.
     SOURCE_URL = "source.url";
     /// A ref that git would not take, or that looks like an option.
     SOURCE_REF = "source.ref";
@@ -59,6 +57,34 @@ rules! {
     SOURCE_SUB_PATH = "source.sub-path";
     /// Submodules and LFS are not fetched.
     SOURCE_UNSUPPORTED = "source.unsupported";
+    /// A credential that is missing, of the wrong kind, or not for that host.
+    SOURCE_CREDENTIAL = "source.credential";
+    /// An earlier Run whose artifacts are not there.
+    SOURCE_ARTIFACTS = "source.artifacts";
+    /// An archive that is not the one named.
+    ARCHIVE_DIGEST = "archive.digest";
+    /// Not an archive of a known form, or a damaged one.
+    ARCHIVE_MALFORMED = "archive.malformed";
+    /// A path that leads out of the workspace.
+    ARCHIVE_TRAVERSAL = "archive.traversal";
+    /// `.git`, in any disguise.
+    ARCHIVE_DOT_GIT = "archive.dot-git";
+    /// A path that no file system, or none of ours, should hold.
+    ARCHIVE_PATH_INVALID = "archive.path-invalid";
+    /// A symbolic or a hard link.
+    ARCHIVE_LINK = "archive.link";
+    /// A device, a FIFO, a sparse file, or whatever else is neither file nor directory.
+    ARCHIVE_SPECIAL_FILE = "archive.special-file";
+    /// A setuid, setgid or sticky file.
+    ARCHIVE_MODE = "archive.mode";
+    /// A path that is there twice, or is both a file and a directory.
+    ARCHIVE_DUPLICATE = "archive.duplicate";
+    /// More bytes than allowed.
+    ARCHIVE_TOO_LARGE = "archive.too-large";
+    /// More entries than allowed.
+    ARCHIVE_TOO_MANY_FILES = "archive.too-many-files";
+    /// Bytes that grow too much when they are unpacked.
+    ARCHIVE_RATIO = "archive.ratio";
     /// More network than the Runtime allows.
     NETWORK_MODE = "network.mode";
     /// A port that the Runtime does not allow, or that is the daemon's own.

@@ -227,7 +227,7 @@ fn bring(submission: &mut Submission, name: &SecretName, file: &Path) -> Result<
         return Err(Failure::usage(format!("the secret {name} is given twice")));
     }
     let spec = &mut submission.run.spec;
-    let credential = spec.source.as_ref().and_then(|source| source.git.as_ref()?.credential.as_ref());
+    let credential = spec.source.as_ref().and_then(|source| source.credential());
     if credential != Some(name) && !spec.secrets.iter().any(|secret| secret.name == *name) {
         spec.secrets.push(SecretUse { name: name.clone(), env: None, file: None, mode: None });
     }

@@ -16,7 +16,8 @@ use crate::daemon::{Daemon, Live};
 use crate::journal::{JournalError, Record};
 use crate::logs::Log;
 use crate::redact::Redactor;
-use crate::secrets::{self, Credential, Staged};
+use crate::secrets::credential::{self, Credential};
+use crate::secrets::{self, Staged};
 use crate::session::Current;
 
 /// What was granted, and the values that it needs.
@@ -92,12 +93,10 @@ impl Attempt {
         let config = &self.daemon.config;
         let spec = &self.lease.run.spec;
         let secrets = secrets::read(&spec.secrets, &config.secrets, &self.lease.secrets)?;
-        let mut credential = None;
-        if let Some(name) = spec.source.as_ref().and_then(|source| source.git.as_ref()?.credential.as_ref())
-            && let Some(known) = config.secrets.get(name)
-        {
-            credential = Some(secrets::credential(name, known)?);
-        }
+        let credential = match &spec.source {
+            Some(source) => credential::read(source, &config.secrets, &self.lease.secrets)?,
+            None => None,
+        };
         let too_many = |_| {
             runtimed_api::problem::Problem::new(
                 Code::SecretInvalid,

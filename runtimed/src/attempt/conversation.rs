@@ -7,11 +7,10 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use runtimed_api::link::{Assign, Credential, Down, Hello, Source, Start, Up};
+use runtimed_api::link::{Assign, Credential, Down, Hello, Start, Up};
 use runtimed_api::policy::Granted;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::outcome::Outcome;
-use runtimed_api::run::source::SourceKind;
 use runtimed_api::run::status::AttemptEnd;
 use runtimed_api::run::step::Step;
 use runtimed_api::session::{Report, ReportEvent};
@@ -24,6 +23,7 @@ use super::intent::confinement;
 use super::prior::prior_patches;
 use super::rotation::Rotation;
 use super::sampler;
+use super::source::{Sourced, source};
 use super::verdict::outcome;
 use super::workspace::{StagedEnv, Workspace};
 use super::{Attempt, Ended, collect, end_of, storage};
@@ -148,14 +148,10 @@ impl Conversation {
     ) -> Result<(), Ended> {
         attempt.live.set(|now| now.step = Some(Step::Source));
         let patches = prior_patches(attempt, workspace).await?;
-        let spec = &attempt.lease.run.spec;
         let config = &attempt.daemon.config;
-        let source = match spec.source.as_ref().and_then(|source| source.kind()) {
-            Some(SourceKind::Git(git)) => Source::Git(git.clone()),
-            Some(SourceKind::Inline(inline)) => Source::Inline(inline.clone()),
-            // Judged before: no other kind gets here.
-            Some(_) | None => Source::Empty,
-        };
+        let Sourced { source, proxy, mirror } = source(attempt)?;
+        let mirrored = mirror.is_some();
+        let ca_file = config.ca_file().map(|path| path.to_string_lossy().into_owned());
         let assign = Assign {
             attempt: attempt.key().clone(),
             trees: workspace.trees(),
@@ -164,14 +160,18 @@ impl Conversation {
             patches,
             patch_policy: config.patches.clone(),
             confinement: confinement(attempt, granted),
-            ca_file: config
-                .controller
-                .as_ref()
-                .and_then(|controller| controller.ca_file.as_ref())
-                .map(|path| path.to_string_lossy().into_owned()),
+            ca_file,
+            proxy,
+            mirror,
         };
         self.send(&Down::Assign(Box::new(assign)), None).await?;
-        let up = self.next(attempt, Instant::now() + PREPARE, "prepare the workspace").await?;
+        let up = self.next(attempt, Instant::now() + PREPARE, "prepare the workspace").await;
+        if mirrored {
+            // Whatever became of the fetch, it may have filled its mirror. Nobody waits for this.
+            let daemon = std::sync::Arc::clone(&attempt.daemon);
+            tokio::task::spawn_blocking(move || daemon.mirrors.trim());
+        }
+        let up = up?;
         let Up::Baseline(baseline) = up else { return Err(out_of_turn(&up)) };
         let result = &mut attempt.result;
         result.baseline = baseline.tree;
@@ -220,7 +220,7 @@ impl Conversation {
                 json.map_err(|_| Problem::new(Code::Internal, "the variables cannot be written as JSON"))?;
             Some(seal(&json)?)
         };
-        let directory = spec.source.as_ref().and_then(|source| source.git.as_ref()?.sub_path.clone());
+        let directory = spec.source.as_ref().and_then(|source| source.sub_path().map(str::to_owned));
         let start = Start {
             command: spec.command.clone(),
             directory: directory.unwrap_or_default(),

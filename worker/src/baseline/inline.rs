@@ -1,38 +1,31 @@
 //! The tree of files that are written in the Run itself.
 
-use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use git2::{Index, IndexEntry, IndexTime, Repository};
+use git2::Repository;
 use runtimed_api::rule::Rule;
 use runtimed_api::run::source::{InlineFile, InlineSource};
-use runtimed_patch::{GitPath, TreeId};
+use runtimed_patch::TreeId;
 
 use crate::failure::Failure;
 use crate::fetch::store::git_failure;
+use crate::files::{Files, Misplaced};
 
 /// Stores the files and gives their tree. Their paths are judged again, by what a tree may hold.
 pub(super) fn tree(store: &Repository, inline: &InlineSource) -> Result<TreeId, Failure> {
     let failed = |error: git2::Error| git_failure("store the inline files", &error);
-    let mut index = Index::new().map_err(failed)?;
-    let mut paths = BTreeSet::new();
+    let mut files = Files::new().map_err(failed)?;
     for file in &inline.files {
         let path = plain(file)?;
-        if !paths.insert(path.clone()) {
-            return Err(refused(file, "another file has the same path"));
-        }
+        files.claim(&path).map_err(|misplaced| match misplaced {
+            Misplaced::Path(refusal) => refused(file, &refusal.message),
+            Misplaced::Taken => refused(file, "another file, or its directory, has the same path"),
+        })?;
         let id = store.blob(file.content.as_bytes()).map_err(failed)?;
-        index.add(&entry(path, id, file.executable)).map_err(failed)?;
+        files.put(path, id, file.executable).map_err(failed)?;
     }
-    // A file in the place of a directory would silently replace it.
-    if index.len() != paths.len() {
-        let message = "a file has the path of another one's directory";
-        return Err(Failure::refused(Rule::SPEC_PATH, SUBJECT, message));
-    }
-    Ok(TreeId::new(index.write_tree_to(store).map_err(failed)?))
+    files.tree(store).map_err(failed)
 }
-
-const SUBJECT: &str = "spec.source.inline.files";
 
 /// The path without `.` components, as a tree holds it.
 fn plain(file: &InlineFile) -> Result<Vec<u8>, Failure> {
@@ -51,31 +44,12 @@ fn plain(file: &InlineFile) -> Result<Vec<u8>, Failure> {
             }
         }
     }
-    let judged = GitPath::new(path.as_bytes()).judge();
-    judged.map_err(|refusal| refused(file, &refusal.message))?;
     Ok(path.into_bytes())
 }
 
 fn refused(file: &InlineFile, why: &str) -> Failure {
     let shown: String = file.path.chars().take(200).collect();
-    Failure::refused(Rule::SPEC_PATH, SUBJECT, format!("{shown:?}: {why}"))
-}
-
-fn entry(path: Vec<u8>, id: git2::Oid, executable: bool) -> IndexEntry {
-    IndexEntry {
-        ctime: IndexTime::new(0, 0),
-        mtime: IndexTime::new(0, 0),
-        dev: 0,
-        ino: 0,
-        mode: if executable { 0o100_755 } else { 0o100_644 },
-        uid: 0,
-        gid: 0,
-        file_size: 0,
-        id,
-        flags: 0,
-        flags_extended: 0,
-        path,
-    }
+    Failure::refused(Rule::SPEC_PATH, "spec.source.inline.files", format!("{shown:?}: {why}"))
 }
 
 #[cfg(test)]
@@ -111,6 +85,7 @@ mod tests {
             &["a", "./a"],
             &["a", "a/b"],
             &["a/b", "a"],
+            &["a/b/c", "a/b"],
             &["git~1/x"],
         ] {
             assert!(matches!(built(bad), Err(Failure::Refused(_))), "{bad:?}");

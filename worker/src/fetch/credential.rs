@@ -9,8 +9,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use runtimed_api::link::{Credential, CredentialKind};
 use runtimed_api::problem::Code;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::ssh::SshKeys;
 use crate::failure::Failure;
 
 /// A credential whose bytes have not been looked at.
@@ -28,26 +30,41 @@ struct GitHttps {
     password: String,
 }
 
-/// The most bytes that a credential may have.
-const MAX_CREDENTIAL: usize = 64 * 1024;
+/// The most bytes that a credential may have: a key and host keys of 64 KiB each, as JSON.
+const MAX_CREDENTIAL: usize = 256 * 1024;
 
 impl Sealed {
     /// The value of an Authorization header for `host`.
     pub(super) fn authorization(&self, host: &str) -> Result<Zeroizing<String>, Failure> {
-        if self.about.kind != CredentialKind::GitHttps {
-            return Err(refused("the credential is not of kind git-https, which an https source needs"));
+        let login: GitHttps = self.open(CredentialKind::GitHttps, host)?;
+        let pair = Zeroizing::new(format!("{}:{}", login.username, login.password));
+        Ok(Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes()))))
+    }
+
+    /// The key and the host keys for ssh to `host`.
+    pub(super) fn ssh_keys(&self, host: &str) -> Result<SshKeys, Failure> {
+        self.open(CredentialKind::GitSsh, host)
+    }
+
+    /// Whether it may be shown to `host`.
+    pub(super) fn is_for(&self, host: &str) -> bool {
+        self.about.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+
+    fn open<T: DeserializeOwned>(&self, wanted: CredentialKind, host: &str) -> Result<T, Failure> {
+        if self.about.kind != wanted {
+            let name = if wanted == CredentialKind::GitHttps { "git-https" } else { "git-ssh" };
+            return Err(refused(&format!("the credential is not of kind {name}, which this URL needs")));
         }
-        if !self.about.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
+        if !self.is_for(host) {
             return Err(refused(&format!("the credential may not be shown to {host}"))
                 .hint("add the host to the secret's `hosts`"));
         }
         let bytes = read_sealed(&self.bytes, MAX_CREDENTIAL)
             .map_err(|_| refused("the credential cannot be read, or is too large"))?;
         // serde's own words could repeat what it read.
-        let login: GitHttps = serde_json::from_slice(&bytes)
-            .map_err(|_| refused("the credential is not JSON with a username and a password"))?;
-        let pair = Zeroizing::new(format!("{}:{}", login.username, login.password));
-        Ok(Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes()))))
+        serde_json::from_slice(&bytes)
+            .map_err(|_| refused("the credential is not JSON of the parts that its kind has"))
     }
 }
 

@@ -13,7 +13,15 @@ pub(super) enum Packet<'a> {
     Delimiter,
 }
 
-impl Packet<'_> {
+impl<'a> Packet<'a> {
+    /// The data, if it is any.
+    pub(super) fn bytes(&self) -> Option<&'a [u8]> {
+        match self {
+            Packet::Data(data) => Some(data),
+            Packet::Flush | Packet::Delimiter => None,
+        }
+    }
+
     /// The data as a line of text, without its newline.
     pub(super) fn line(&self) -> io::Result<Option<&str>> {
         match self {

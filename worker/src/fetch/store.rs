@@ -1,10 +1,9 @@
 //! The worker's own object store: a bare repository that no command can reach.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use git2::{Indexer, ObjectType, Oid, Reference, Repository, RepositoryInitOptions};
+use git2::{Indexer, ObjectType, Odb, Oid, Reference, Repository, RepositoryInitOptions};
 use runtimed_api::link::{Trees, layout};
 use runtimed_api::problem::Code;
 
@@ -32,7 +31,8 @@ pub(crate) fn open_or_create(trees: &Trees) -> Result<Repository, Failure> {
     opened.map_err(|error| git_failure("open the object store", &error))
 }
 
-/// Fills the store from a pack that `write` streams; gives the commit that it is or leads to.
+/// Fills the store from a pack that `write` streams; gives the commit that `wanted` is or leads to, which is there with
+/// its tree and all that is in it.
 pub(super) fn receive(
     store: &Repository,
     wanted: &Found,
@@ -41,16 +41,61 @@ pub(super) fn receive(
     let bad = |error: git2::Error| {
         Failure::fault(Code::SourceFailed, format!("what the source sent is not usable: {}", error.message()))
     };
-    let packs = store.path().join("objects").join("pack");
-    // No connectivity check: the history may be cut, and a missing object shows when it is read.
-    let mut indexer = Indexer::new(None, &packs, 0o444, false).map_err(bad)?;
-    let shallow = write(&mut indexer)?;
-    indexer.commit().map_err(bad)?;
+    let odb = store.odb().map_err(bad)?;
+    let mut pack = Pack { packs: packs(store), odb: &odb, start: Vec::new(), indexer: None };
+    let shallow = write(&mut pack)?;
+    match (pack.indexer, pack.start.get(8..HEADER)) {
+        (Some(indexer), _) => drop(indexer.commit().map_err(bad)?),
+        // Everything was there already.
+        (None, Some([0, 0, 0, 0])) => {}
+        (None, _) => return Err(Failure::fault(Code::SourceFailed, "the source sent no pack")),
+    }
     cut(store, &shallow).map_err(|error| storage("store where the history is cut", &error))?;
     let commit =
         store.find_object(wanted.id, None).and_then(|found| found.peel(ObjectType::Commit)).map_err(bad)?;
     name(store, wanted).map_err(bad)?;
     Ok(commit.id())
+}
+
+/// Where the packs are.
+pub(super) fn packs(store: &Repository) -> PathBuf {
+    store.path().join("objects").join("pack")
+}
+
+/// A pack that arrives. One without objects is not stored.
+struct Pack<'a> {
+    packs: PathBuf,
+    /// What a thin pack may build upon.
+    odb: &'a Odb<'a>,
+    start: Vec<u8>,
+    indexer: Option<Indexer<'a>>,
+}
+
+/// Bytes of a pack's header: a mark, a version, and how many objects follow.
+const HEADER: usize = 12;
+
+impl Write for Pack<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(indexer) = &mut self.indexer {
+            return indexer.write(bytes);
+        }
+        self.start.extend_from_slice(bytes);
+        if self.start.get(8..HEADER).is_some_and(|count| count != [0; 4]) {
+            // No connectivity check: the history may be cut, and a missing object shows when it is read.
+            let indexer =
+                Indexer::new(Some(self.odb), &self.packs, 0o444, false).map_err(std::io::Error::other)?;
+            self.indexer.insert(indexer).write_all(&self.start)?;
+        }
+        // Of a pack without objects nothing but its checksum follows.
+        if self.indexer.is_none() && self.start.len() > HEADER + 20 {
+            return Err(std::io::Error::other("the pack goes on after its end"));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Records the commits whose parents were left out, in the form of gitrepository-layout(5).
@@ -59,8 +104,7 @@ fn cut(store: &Repository, shallow: &[Oid]) -> std::io::Result<()> {
         return Ok(());
     }
     let lines: String = shallow.iter().map(|id| format!("{id}\n")).collect();
-    let mut file = File::create_new(store.path().join("shallow"))?;
-    file.write_all(lines.as_bytes())
+    std::fs::write(store.path().join("shallow"), lines)
 }
 
 /// Keeps the branch or tag that was fetched under its name, for the workspace's own repository to have it.

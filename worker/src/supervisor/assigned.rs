@@ -5,15 +5,15 @@ use std::time::Instant;
 use runtimed_api::ids::TreeId;
 use runtimed_api::link::{Assign, Baseline, PriorPatch, Source, Up, layout};
 use runtimed_api::problem::Code;
-use runtimed_api::run::source::GitSource;
 use runtimed_api::run::step::{Step, StepTime};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::ready::Ready;
 use super::{End, Session};
 use crate::failure::{Failure, storage};
-use crate::fetch::{self, Place, Sealed};
-use crate::report::{Applied, Fetched};
+use crate::fetch::ssh::KeyPlace;
+use crate::fetch::{self, Given, Place, Sealed};
+use crate::report::{Applied, Content, Fetched};
 use crate::{baseline, phase, policies};
 
 /// The daemon has said what to do, and nothing of it is done.
@@ -30,17 +30,21 @@ impl<'s> Assigned<'s> {
     pub(super) fn prepare(mut self) -> Result<Ready<'s>, End> {
         let mut baseline = Baseline { tree: None, commit: None, steps: Vec::new(), notes: Vec::new() };
         let credential = self.credential.take();
-        if let Source::Git(git) = &self.assign.source {
+        let mut content = None;
+        if let Some(place) = fetch::place(&self.assign)? {
             let started = Instant::now();
-            let fetched = fetch(self.session, &self.assign, git, credential)?;
+            let fetched = fetch(self.session, &self.assign, &place, credential)?;
             baseline.steps.push(step(Step::Source, started));
-            baseline.commit = Some(fetched.commit);
             baseline.notes.extend(fetched.notes);
+            if let Content::Commit(commit) = &fetched.content {
+                baseline.commit = Some(commit.clone());
+            }
+            content = Some(fetched.content);
         }
         // An empty workspace is there already: nothing is forked, and no library is woken, for it.
         if !(matches!(self.assign.source, Source::Empty) && self.assign.patches.is_empty()) {
             let started = Instant::now();
-            let applied = apply(self.session, &self.assign, baseline.commit.as_ref())?;
+            let applied = apply(self.session, &self.assign, content.as_ref())?;
             let name = if self.assign.patches.is_empty() { Step::Source } else { Step::Patches };
             match baseline.steps.last_mut() {
                 Some(last) if last.step == name => last.micros += step(name, started).micros,
@@ -67,27 +71,35 @@ fn step(step: Step, started: Instant) -> StepTime {
 fn fetch(
     session: &mut Session,
     assign: &Assign,
-    git: &GitSource,
+    place: &Place,
     credential: Option<Sealed>,
 ) -> Result<Fetched, End> {
-    let place = fetch::place(git)?;
-    let profile = assign.confinement.profile;
-    let policy = policies::fetch(&place, profile, &assign.trees, &session.support);
+    let policy = policies::fetch(place, assign, &session.support);
     let authorities = match place {
-        Place::Https { .. } => Some(authorities(assign.ca_file.as_deref())?),
-        Place::Local(_) => None,
+        Place::Https(_) => Some(authorities(assign.ca_file.as_deref())?),
+        Place::Local(_) | Place::Ssh(..) => None,
     };
-    let keep: Vec<_> = authorities
+    let keys = match place {
+        Place::Ssh(..) => Some(KeyPlace::make(&assign.trees)?),
+        Place::Local(_) | Place::Https(_) => None,
+    };
+    let given = Given { authorities, credential };
+    let keep: Vec<_> = given
+        .authorities
         .iter()
         .map(AsFd::as_fd)
-        .chain(credential.iter().map(|credential| credential.bytes.as_fd()))
+        .chain(given.credential.iter().map(|credential| credential.bytes.as_fd()))
         .collect();
     // The child's copies of both are consumed in the child; the supervisor's own are closed when this returns.
-    let fetched = phase::run(session, "fetch", &policy, &keep, || {
-        fetch::fetch(git, &assign.trees, authorities.as_ref(), credential.as_ref())
-    })?;
-    if let Some(asked) = git.reference.as_deref().filter(|name| name.parse::<TreeId>().is_ok())
-        && asked != fetched.commit.as_str()
+    let fetched = phase::run(session, "fetch", &policy, &keep, || fetch::fetch(assign, &given));
+    // Whatever became of the fetch, it and all below it are dead: a stop leaves that to the end of the whole tree.
+    if let Some(keys) = keys {
+        keys.remove()?;
+    }
+    let fetched = fetched?;
+    if let (Source::Git(git), content) = (&assign.source, &fetched.content)
+        && let Some(asked) = git.reference.as_deref().and_then(|name| name.parse::<TreeId>().ok())
+        && *content != Content::Commit(asked)
     {
         let message = "the fetch reports another commit than the one that was asked for";
         return Err(Failure::fault(Code::SourceFailed, message).into());
@@ -120,11 +132,11 @@ fn authorities(named: Option<&str>) -> Result<OwnedFd, Failure> {
     })
 }
 
-fn apply(session: &mut Session, assign: &Assign, commit: Option<&TreeId>) -> Result<Applied, End> {
+fn apply(session: &mut Session, assign: &Assign, content: Option<&Content>) -> Result<Applied, End> {
     let patches = assign.patches.iter().map(open_patch).collect::<Result<Vec<_>, _>>()?;
     let keep: Vec<_> = patches.iter().map(AsFd::as_fd).collect();
     let policy = policies::apply(assign.confinement.profile, &assign.trees);
-    phase::run(session, "apply", &policy, &keep, || baseline::apply(assign, commit, &patches))
+    phase::run(session, "apply", &policy, &keep, || baseline::apply(assign, content, &patches))
 }
 
 /// Opened here, so that the child needs no right to the daemon's files.

@@ -182,6 +182,8 @@ impl Daemon {
                 file_size: None,
             },
             ca_file: None,
+            proxy: None,
+            mirror: None,
         }
     }
 
@@ -327,4 +329,18 @@ impl Daemon {
 /// A sealed memory file with these bytes.
 pub(crate) fn sealed(bytes: &[u8]) -> OwnedFd {
     passing::Sealed::new(bytes).unwrap()
+}
+
+/// The files beneath a directory that hold these bytes.
+pub(crate) fn files_with(directory: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let mut pending = vec![directory.to_owned()];
+    let mut found = Vec::new();
+    while let Some(path) = pending.pop() {
+        if path.symlink_metadata().unwrap().is_dir() {
+            pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if std::fs::read(&path).is_ok_and(|text| text.windows(bytes.len()).any(|it| it == bytes)) {
+            found.push(path);
+        }
+    }
+    found
 }

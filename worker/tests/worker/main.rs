@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod archive;
 mod git;
 mod harness;
 mod https;
 mod lifecycle;
+mod mirror;
 mod patches;
 mod protocol;
+mod proxy;
 mod server;
 mod source;
+mod ssh;
+mod sshd;

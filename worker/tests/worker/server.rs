@@ -25,6 +25,10 @@ pub(crate) enum Behaviour {
     Page(u16),
     /// Serves a pack in which one bit is wrong.
     Corrupt,
+    /// Answers everything with these bytes.
+    File(Arc<Vec<u8>>),
+    /// Answers everything with a redirect to this whole URL.
+    Elsewhere(String),
 }
 
 /// A running server; it ends with the test's process.
@@ -33,13 +37,29 @@ pub(crate) struct Server {
     authority: TempDir,
     /// The Authorization headers that were shown.
     pub(crate) shown: Arc<Mutex<Vec<Option<String>>>>,
+    /// The bytes of each answer that held a pack.
+    pub(crate) packs: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Server {
+    /// Serves these bytes at every path.
+    pub(crate) fn of_file(bytes: Vec<u8>) -> Self {
+        Self::new(Path::new("/"), Behaviour::File(Arc::new(bytes)))
+    }
+
     /// Serves the repositories beneath `root`.
     pub(crate) fn new(root: &Path, behaviour: Behaviour) -> Self {
-        let certified =
-            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        Self::listen("127.0.0.1:0", root, behaviour)
+    }
+
+    /// Another server, on the same port of another address of this machine.
+    pub(crate) fn twin(&self, behaviour: Behaviour) -> Self {
+        Self::listen(&format!("127.0.0.2:{}", self.port), Path::new("/"), behaviour)
+    }
+
+    fn listen(address: &str, root: &Path, behaviour: Behaviour) -> Self {
+        let names = ["127.0.0.1", "127.0.0.2", "localhost"].map(str::to_owned);
+        let certified = rcgen::generate_simple_self_signed(names).unwrap();
         let authority = TempDir::new().unwrap();
         std::fs::write(authority.path().join("ca.pem"), certified.cert.pem()).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
@@ -51,14 +71,15 @@ impl Server {
             .with_single_cert(chain, key)
             .unwrap();
         let (config, root) = (Arc::new(config), root.to_owned());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shown = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&shown);
+        let packs = Arc::new(Mutex::new(Vec::new()));
+        let seen = Seen { shown: Arc::clone(&shown), packs: Arc::clone(&packs) };
         std::thread::spawn(move || {
             for socket in listener.incoming() {
                 let (config, root, behaviour) = (Arc::clone(&config), root.clone(), behaviour.clone());
-                let seen = Arc::clone(&seen);
+                let seen = seen.clone();
                 std::thread::spawn(move || {
                     let connection = ServerConnection::new(config).unwrap();
                     let stream = StreamOwned::new(connection, socket.unwrap());
@@ -67,7 +88,7 @@ impl Server {
                 });
             }
         });
-        Self { port, authority, shown }
+        Self { port, authority, shown, packs }
     }
 
     /// The certificate to trust.
@@ -82,6 +103,13 @@ impl Server {
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
+/// What a server takes note of.
+#[derive(Clone)]
+struct Seen {
+    shown: Arc<Mutex<Vec<Option<String>>>>,
+    packs: Arc<Mutex<Vec<usize>>>,
+}
+
 struct Request {
     method: String,
     target: String,
@@ -95,16 +123,11 @@ impl Request {
     }
 }
 
-fn serve(
-    stream: Tls,
-    root: &Path,
-    behaviour: &Behaviour,
-    seen: &Mutex<Vec<Option<String>>>,
-) -> std::io::Result<()> {
+fn serve(stream: Tls, root: &Path, behaviour: &Behaviour, seen: &Seen) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read(&mut stream)? {
         let shown = request.header("authorization").map(str::to_owned);
-        seen.lock().unwrap().push(shown.clone());
+        seen.shown.lock().unwrap().push(shown.clone());
         let is_pack = request.body.windows(13).any(|window| window == b"command=fetch");
         let answer = match behaviour {
             Behaviour::Login(expected) if shown.as_deref() != Some(expected) => {
@@ -112,6 +135,11 @@ fn serve(
             }
             Behaviour::Redirect(to) if request.target.starts_with("/first/") => {
                 page(302, &format!("Location: {to}/info/refs?service=git-upload-pack\r\n"))
+            }
+            Behaviour::Elsewhere(to) => page(302, &format!("Location: {to}\r\n")),
+            Behaviour::File(bytes) => {
+                let head = format!("HTTP/1.1 200 Said\r\nContent-Length: {}\r\n\r\n", bytes.len());
+                [head.as_bytes(), bytes.as_slice()].concat()
             }
             Behaviour::Page(status) => page(*status, "Content-Type: text/html\r\n"),
             Behaviour::Truncate if is_pack => {
@@ -128,6 +156,9 @@ fn serve(
             }
             _ => backend(root, &request)?,
         };
+        if is_pack {
+            seen.packs.lock().unwrap().push(answer.len());
+        }
         stream.get_mut().write_all(&answer)?;
         stream.get_mut().flush()?;
     }

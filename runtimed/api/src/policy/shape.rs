@@ -85,7 +85,12 @@ pub(super) fn spec(spec: &RunSpec) -> Vec<Refusal> {
                     relative(path, "spec.source.git.subPath", &mut out);
                 }
             }
-            Some(_) => {}
+            Some(SourceKind::Archive(archive)) => {
+                if let Some(path) = &archive.sub_path {
+                    relative(path, "spec.source.archive.subPath", &mut out);
+                }
+            }
+            Some(SourceKind::Artifacts(_)) => {}
             None => out.push(Refusal::new(
                 Rule::SOURCE_KIND,
                 "spec.source",

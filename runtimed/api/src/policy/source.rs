@@ -2,8 +2,10 @@
 
 use std::path::{Component, Path};
 
+use crate::git_url::{GitUrl, GitUrlError};
+use crate::https_url::HttpsUrl;
 use crate::rule::{Refusal, Rule};
-use crate::run::source::{GitSource, SourceKind};
+use crate::run::source::{ArchiveSource, GitSource, SourceKind};
 use crate::run::spec::RunSpec;
 use crate::runtime::Ceiling;
 
@@ -11,55 +13,45 @@ pub(super) fn judge(spec: &RunSpec, ceiling: &Ceiling) -> Vec<Refusal> {
     let mut out = Vec::new();
     match spec.source.as_ref().and_then(|source| source.kind()) {
         Some(SourceKind::Git(git)) => self::git(git, ceiling, &mut out),
-        Some(SourceKind::Archive(_)) => out.push(not_yet("spec.source.archive", "an archive")),
-        Some(SourceKind::Artifacts(_)) => {
-            out.push(not_yet("spec.source.artifacts", "an earlier Run's artifacts"));
-        }
+        Some(SourceKind::Archive(archive)) => out.extend(self::archive(archive)),
+        Some(SourceKind::Artifacts(_)) => out.push(
+            Refusal::new(
+                Rule::SOURCE_ARTIFACTS,
+                "spec.source.artifacts",
+                "an earlier Run's artifacts cannot be a source yet",
+            )
+            .hint("use git, an archive or inline files"),
+        ),
         Some(SourceKind::Inline(_)) | None => {}
     }
     out
 }
 
-/// Whether a git URL is a path of the machine that fetches.
-#[must_use]
-pub fn is_local(url: &str) -> bool {
-    url.starts_with('/')
-}
-
-fn not_yet(subject: &str, what: &str) -> Refusal {
-    Refusal::new(Rule::SOURCE_NOT_YET, subject, format!("{what} cannot be a source yet"))
-        .hint("use git or inline files")
-}
-
 fn git(git: &GitSource, ceiling: &Ceiling, out: &mut Vec<Refusal>) {
-    let subject = "spec.source.git.url";
-    let url = git.url.as_str();
-    let printable =
-        url.len() <= 2048 && url.bytes().all(|b| b.is_ascii_graphic() || (b == b' ' && is_local(url)));
-    if is_local(url) {
-        let normal =
-            Path::new(url).components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
-        let allowed = ceiling.local_paths.iter().any(|place| Path::new(url).starts_with(place));
-        if !(printable && normal && allowed) {
-            out.push(
-                Refusal::new(Rule::SOURCE_LOCAL_PATH, subject, "this Runtime does not allow that local path")
-                    .hint("use an https URL, or add the directory to the ceiling's localPaths"),
-            );
+    const URL: &str = "spec.source.git.url";
+    match GitUrl::parse(&git.url) {
+        Ok(GitUrl::Local(path)) => {
+            let path = Path::new(&path);
+            let normal = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+            if !normal || !ceiling.local_paths.iter().any(|place| path.starts_with(place)) {
+                out.push(not_local(URL));
+            }
         }
-    } else if !printable || !url.starts_with("https://") || url.len() == "https://".len() {
-        let scheme = url.split("://").next().filter(|_| url.contains("://"));
-        let message = match scheme {
-            Some("ssh") => "ssh cannot be used yet".to_owned(),
-            Some("http" | "git") => "the connection would not be encrypted".to_owned(),
-            _ => format!("{:?} is not an https URL", url.chars().take(80).collect::<String>()),
-        };
-        out.push(Refusal::new(Rule::SOURCE_URL, subject, message).hint("use https://host/path"));
-    } else if url["https://".len()..].split('/').next().is_some_and(|authority| authority.contains('@')) {
+        Ok(GitUrl::Ssh(_)) if git.credential.is_none() => out.push(
+            Refusal::new(
+                Rule::SOURCE_CREDENTIAL,
+                "spec.source.git.credential",
+                "ssh needs a credential: its key, and the host keys to expect",
+            )
+            .hint("name a secret of kind git-ssh in `credential`"),
+        ),
+        Ok(GitUrl::Https(_) | GitUrl::Ssh(_)) => {}
+        Err(GitUrlError::Unprintable) if git.url.starts_with('/') => out.push(not_local(URL)),
         // The URL is stored and shown, so it is not repeated here either.
-        out.push(
-            Refusal::new(Rule::SOURCE_URL, subject, "the URL holds a user or password")
-                .hint("name a secret in `credential` instead"),
-        );
+        Err(why) => out.push(Refusal::new(Rule::SOURCE_URL, URL, why.to_string()).hint(match why {
+            GitUrlError::Login => "name a secret in `credential` instead",
+            _ => "use https://host/path, ssh://user@host/path or user@host:path",
+        })),
     }
     if let Some(reference) = &git.reference
         && !is_reference(reference)
@@ -73,6 +65,23 @@ fn git(git: &GitSource, ceiling: &Ceiling, out: &mut Vec<Refusal>) {
             .hint("use a branch, a tag or all 40 digits of a commit id"),
         );
     }
+}
+
+fn not_local(subject: &str) -> Refusal {
+    Refusal::new(Rule::SOURCE_LOCAL_PATH, subject, "this Runtime does not allow that local path")
+        .hint("use an https URL, or add the directory to the ceiling's localPaths")
+}
+
+fn archive(archive: &ArchiveSource) -> Option<Refusal> {
+    let fits = archive.url.len() <= 2048 && HttpsUrl::parse(&archive.url).is_some();
+    (!fits).then(|| {
+        Refusal::new(
+            Rule::SOURCE_URL,
+            "spec.source.archive.url",
+            "it is not an https URL without user, query and fragment",
+        )
+        .hint("use https://host/path, and name a secret in `credential` where one is needed")
+    })
 }
 
 /// What `git check-ref-format --allow-onelevel` takes, and nothing that looks like an option.

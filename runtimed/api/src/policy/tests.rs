@@ -113,7 +113,11 @@ fn a_git_source_is_https_or_an_allowed_path() {
     for good in ["https://h/r.git", "/srv/git/r.git", "/srv/git"] {
         assert_eq!(judged(good, Some("main")), [], "{good}");
     }
-    for bad in ["http://h/r", "--upload-pack=x", "ext::sh -c x", "https://", "ssh://h/r", "h:r", "file:///x"]
+    for bad in ["ssh://h/r", "h:r"] {
+        assert_eq!(judged(bad, None), [Rule::SOURCE_CREDENTIAL], "{bad}");
+    }
+    for bad in
+        ["http://h/r", "--upload-pack=x", "ext::sh -c x", "https://", "ssh://-h/r", "-h:r", "file:///x"]
     {
         assert_eq!(judged(bad, None), [Rule::SOURCE_URL], "{bad}");
     }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::ids::{RunName, SecretName};
 
 /// Where a workspace's first content comes from. Exactly one field is given.
@@ -56,13 +57,34 @@ impl Source {
             _ => None,
         }
     }
+
+    /// The secret that opens it, if it names one.
+    #[must_use]
+    pub fn credential(&self) -> Option<&SecretName> {
+        match self.kind()? {
+            SourceKind::Git(git) => git.credential.as_ref(),
+            SourceKind::Archive(archive) => archive.credential.as_ref(),
+            SourceKind::Inline(_) | SourceKind::Artifacts(_) => None,
+        }
+    }
+
+    /// The directory in which the command starts, if it names one.
+    #[must_use]
+    pub fn sub_path(&self) -> Option<&str> {
+        match self.kind()? {
+            SourceKind::Git(git) => git.sub_path.as_deref(),
+            SourceKind::Archive(archive) => archive.sub_path.as_deref(),
+            SourceKind::Inline(_) | SourceKind::Artifacts(_) => None,
+        }
+    }
 }
 
 /// A git repository at one commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitSource {
-    /// `https://…`, or an absolute path where the Runtime allows it; never with a user or password in it.
+    /// `https://…`; `ssh://user@host/path` or `user@host:path`; or an absolute path where the Runtime allows it. Never with
+    /// a password in it.
     #[schemars(length(max = 2048))]
     pub url: String,
     /// A branch, a tag or a full commit id; the remote's HEAD without it.
@@ -102,13 +124,23 @@ pub struct InlineFile {
     pub executable: bool,
 }
 
-/// A tar or zip archive, by URL.
+/// An archive (tar, plain or with gzip or zstd, or zip) by URL. Only directories and ordinary files are taken; an archive
+/// that holds anything else is refused whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArchiveSource {
-    /// `https://…`
+    /// `https://…`, without user, query and fragment.
     #[schemars(length(max = 2048))]
     pub url: String,
+    /// Of the archive's bytes; other bytes are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The command starts in this directory of the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_path: Option<String>,
+    /// The secret that opens it, of kind `git-https`, given to the fetch alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<SecretName>,
 }
 
 /// The artifacts of an earlier Run of the namespace.

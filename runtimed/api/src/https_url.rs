@@ -1,10 +1,10 @@
-//! The form of an https URL that a fetch takes: host, port and path; no user, no query, no fragment.
+//! The form of an https URL that a source may have: host, port and path; no user, no query, no fragment.
 
 use std::fmt;
 
 /// `https://host[:port]/path`, with the path's trailing slash cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HttpsUrl {
+pub struct HttpsUrl {
     /// As written, in lower case; an IPv6 address in its brackets.
     host: String,
     port: Option<u16>,
@@ -13,26 +13,21 @@ pub(super) struct HttpsUrl {
 
 impl HttpsUrl {
     /// Reads a URL; `None` if it is not of this form.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("https://")?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok().filter(|p| *p != 0)?)),
-            _ => (authority, None),
-        };
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let plain =
-            |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || (bracketed && b"[]:".contains(&b));
-        let printable = path.bytes().all(|b| b.is_ascii_graphic()) && !path.contains(['?', '#']);
-        if host.is_empty() || !host.bytes().all(plain) || !printable {
+        let (host, port) = host_and_port(authority)?;
+        if !is_printable(path) || path.contains(['?', '#']) {
             return None;
         }
         let path = path.trim_end_matches('/').to_owned();
-        Some(Self { host: host.to_ascii_lowercase(), port, path })
+        Some(Self { host, port, path })
     }
 
     /// The URL that a redirect names: a whole one, or a path of the same place.
-    pub(super) fn resolve(&self, location: &str) -> Option<Self> {
+    #[must_use]
+    pub fn resolve(&self, location: &str) -> Option<Self> {
         if location.starts_with('/') && !location.starts_with("//") {
             return Self::parse(&format!("https://{}{location}", self.place()));
         }
@@ -40,26 +35,50 @@ impl HttpsUrl {
     }
 
     /// The host's name or address, without brackets.
-    pub(super) fn host(&self) -> &str {
+    #[must_use]
+    pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// The TCP port.
-    pub(super) fn port(&self) -> u16 {
+    #[must_use]
+    pub fn port(&self) -> u16 {
         self.port.unwrap_or(443)
     }
 
     /// Host, and port unless it is the usual one.
-    pub(super) fn place(&self) -> String {
+    #[must_use]
+    pub fn place(&self) -> String {
         match self.port {
             Some(port) => format!("{}:{port}", self.host),
             None => self.host.clone(),
         }
     }
 
-    pub(super) fn same_origin(&self, other: &Self) -> bool {
+    /// Whether both are of one host and port.
+    #[must_use]
+    pub fn same_origin(&self, other: &Self) -> bool {
         (&self.host, self.port()) == (&other.host, other.port())
     }
+}
+
+/// The host in lower case, an IPv6 address in its brackets, and the port, of `host[:port]`.
+pub(crate) fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok().filter(|p| *p != 0)?)),
+        _ => (authority, None),
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let plain =
+        |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || (bracketed && b"[]:".contains(&b));
+    // No name begins with a hyphen, and a program that is given one takes it for an option.
+    let named = !host.is_empty() && !host.starts_with('-') && host.bytes().all(plain);
+    named.then(|| (host.to_ascii_lowercase(), port))
+}
+
+/// Whether a path holds nothing but visible ASCII.
+pub(crate) fn is_printable(path: &str) -> bool {
+    path.bytes().all(|b| b.is_ascii_graphic())
 }
 
 impl fmt::Display for HttpsUrl {
@@ -98,6 +117,7 @@ mod tests {
             "ssh://h/x",
             "https://h:/x",
             "https://a,b/",
+            "https://-oProxyCommand=x/",
         ] {
             assert_eq!(HttpsUrl::parse(bad), None, "{bad}");
         }
