@@ -43,7 +43,7 @@ pub async fn run(args: Args, build: &str, output: &Output) -> Result<u8, Failure
     };
     let done = match args.command {
         Command::Local(local) => return Box::pin(local::run(&local, global, build, output)).await,
-        Command::Run(words) => return run::run(&session()?, &words, output).await,
+        Command::Run(words) => return Box::pin(run::run(&session()?, &words, output)).await,
         Command::Rerun(words) => return run::rerun(&session()?, &words, output).await,
         Command::Get(words) => runs::get(&session()?, &words.run, output).await,
         Command::List(words) => runs::list(&session()?, &words, output).await,

@@ -10,3 +10,4 @@ mod rotation;
 mod sabotage;
 mod secrets;
 mod servers;
+mod sources;

@@ -170,8 +170,8 @@ fn what_an_earlier_life_left_is_verified_and_damage_is_not_used() {
     let (_, again) = place.fetched(None, 1, "second");
     assert!(again < NOTHING, "it was whole");
     let entry = place.entries().pop().unwrap();
-    let files = std::fs::read_dir(&entry).unwrap().map(|file| file.unwrap().path());
-    let pack = files.filter(|file| file.extension().is_some_and(|end| end == "pack")).next().unwrap();
+    let mut files = std::fs::read_dir(&entry).unwrap().map(|file| file.unwrap().path());
+    let pack = files.find(|file| file.extension().is_some_and(|end| end == "pack")).unwrap();
     let mut bytes = std::fs::read(&pack).unwrap();
     let at = bytes.len() / 2;
     bytes[at] ^= 1;

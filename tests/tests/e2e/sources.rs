@@ -1,0 +1,67 @@
+//! Where a workspace's content comes from, as far as it takes more than a worker: who judges what, and what is told.
+
+use std::fs;
+
+use runtimed_api::problem::Code;
+use runtimed_api::rule::Rule;
+use runtimed_api::run::status::Phase;
+use runtimed_tests::cluster::{Cluster, Options, phase, result};
+use runtimed_tests::runs::shell;
+
+/// A key in the form that ssh-keygen writes; it opens nothing.
+const KEY: &str =
+    "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAAnotakeybutlongenough\n-----END OPENSSH PRIVATE KEY-----\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_of_the_wrong_kind_or_for_another_host_is_refused_before_anything_is_fetched() {
+    let secrets = tempfile::tempdir().expect("a directory");
+    for (name, text) in
+        [("username", "me"), ("password", "the password"), ("key", KEY), ("known_hosts", "h AAAA")]
+    {
+        fs::write(secrets.path().join(name), text).expect("written");
+    }
+    let dir = secrets.path().display();
+    let runtime_toml = format!(
+        "[secrets.web]\nsource = \"dir:{dir}\"\nkind = \"git-https\"\nhosts = [\"git.example\"]\nnamespaces = [\"*\"]\n\
+         [secrets.key]\nsource = \"dir:{dir}\"\nkind = \"git-ssh\"\nhosts = [\"git.example\"]\nnamespaces = [\"*\"]\n"
+    );
+    let mut cluster = Cluster::start(Options { runtime_toml, ..Options::default() }).await;
+    for (name, source) in [
+        ("kind", "git: { url: \"ssh://git@git.example/r\", credential: web }"),
+        ("other-kind", "git: { url: \"https://git.example/r\", credential: key }"),
+        ("host", "git: { url: \"https://other.example/r\", credential: web }"),
+        ("archive", "archive: { url: \"https://other.example/a.tar\", credential: web }"),
+    ] {
+        let run = cluster.run(shell(name, "true", &format!("source: {{ {source} }}"))).await;
+        assert_eq!(phase(&run), Phase::Refused, "{name}: {:?}", run.status);
+        assert_eq!(result(&run).refusals[0].rule, Rule::SOURCE_CREDENTIAL, "{name}");
+    }
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_cannot_be_reached_is_a_fault_that_says_so_and_no_key_stays() {
+    let secrets = tempfile::tempdir().expect("a directory");
+    fs::write(secrets.path().join("ssh-privatekey"), KEY).expect("written");
+    fs::write(secrets.path().join("known_hosts"), "[127.0.0.1]:1 ssh-ed25519 AAAA").expect("written");
+    if rustix::process::geteuid().is_root() {
+        // The daemon lives under another uid then, and must be able to read them, as it is with a mounted Secret.
+        std::os::unix::fs::chown(secrets.path(), Some(65532), None).expect("owned");
+    }
+    let runtime_toml = format!(
+        "[secrets.key]\nsource = \"dir:{}\"\nkind = \"git-ssh\"\nhosts = [\"127.0.0.1\"]\nnamespaces = [\"*\"]\n",
+        secrets.path().display()
+    );
+    let mut cluster = Cluster::start(Options { runtime_toml, ..Options::default() }).await;
+    let source = "source: { git: { url: \"ssh://git@127.0.0.1:1/r\", credential: key } }";
+    let run = cluster.run(shell("ssh", "true", source)).await;
+    assert_eq!(phase(&run), Phase::Fault, "{:?}", run.status);
+    let fault = result(&run).fault.clone().expect("a fault");
+    assert_eq!(fault.code, Code::SourceUnreachable, "{fault:?}");
+    // Started as root the daemon becomes a uid without an entry in /etc/passwd, under which ssh does not run.
+    if rustix::process::geteuid().is_root() {
+        assert!(fault.message.contains("/etc/passwd") && fault.hint.is_some(), "{fault:?}");
+    }
+    assert!(cluster.files_with(b"notakeybutlongenough").is_empty());
+    assert!(cluster.drain().is_empty());
+}
