@@ -23,10 +23,11 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
 use runtimed_client::daemon::Daemon;
+use runtimed_client::logs::compression;
+use runtimed_store::BlobStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{AttemptTokens, Authority};
-use crate::blobs::BlobStore;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::runtimes::Runtimes;
@@ -77,12 +78,13 @@ pub fn router(app: App) -> Router {
         .route(run, get(runs::get).delete(runs::delete))
         .route(&format!("{run}/cancel"), post(runs::cancel))
         .route(&format!("{run}/events"), get(events::events))
-        .route(&format!("{run}/logs"), get(logs::logs))
+        .route(&format!("{run}/logs"), get(logs::logs).layer(compression()))
         .route(&format!("{run}/artifacts"), get(artifacts::manifest))
         .route(&format!("{run}/artifacts/{{*path}}"), get(artifacts::artifact))
         .route(&format!("{run}/patch"), get(patches::of_run))
         .route("/v1/namespaces/{namespace}/patches/{digest}", put(patches::upload).get(patches::get))
         .route("/v1/blobs/{digest}", put(blobs::put).get(blobs::get))
+        .route("/v1/logs/{offset}", put(logs::put))
         .route("/v1/sessions", post(sessions::open))
         .route("/v1/sessions/{id}/lease", post(sessions::lease))
         .route("/v1/sessions/{id}/renew", post(sessions::renew))

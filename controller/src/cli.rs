@@ -56,6 +56,9 @@ pub(crate) struct ServeArgs {
     /// it, where a backup of that holds both.
     #[arg(long, env = "RUNTIMED_CONTROLLER_SECRETS_KEY", value_name = "FILE")]
     pub(crate) secrets_key: Option<PathBuf>,
+    /// Where results are kept, in TOML: kind = "directory", "s3", "gcs" or "azure". A directory of --data without it.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_STORE", value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
     /// The hashes of people's and daemons' tokens, in TOML; read again when it changes.
     #[arg(long, env = "RUNTIMED_CONTROLLER_TOKENS", value_name = "FILE")]
     pub(crate) tokens: PathBuf,

@@ -34,6 +34,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use runtimed_api::ids::RuntimeName;
+use runtimed_store::BlobStore;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -41,7 +42,6 @@ pub use command::{Created, Engine, Located};
 pub(crate) use ops::failed as store_failed;
 
 use crate::auth::AttemptTokens;
-use crate::blobs::BlobStore;
 use crate::core::RunKey;
 use crate::metrics::Metrics;
 use crate::seal::Sealer;

@@ -7,7 +7,6 @@
 
 pub mod api;
 pub mod auth;
-pub mod blobs;
 pub mod core;
 pub mod engine;
 pub mod key;

@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use runtimed_api::parse;
 use runtimed_client::listen::{self, Listener, TlsFiles};
+use runtimed_store::{BlobStore, StoreConfig};
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{App, router};
 use crate::auth::{AttemptTokens, Authority};
-use crate::blobs::BlobStore;
 use crate::cli::ServeArgs;
 use crate::engine::{self, Parts};
 use crate::key::Key;
@@ -67,9 +68,14 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     let overlap = SignedDuration::try_from(args.signing_overlap.get()).unwrap_or(SignedDuration::MAX);
     let signing = Signing::open(&args.data, args.signing_key.as_deref(), overlap, Timestamp::now());
     let signing = Arc::new(signing.map_err(ServeError::usage)?);
-    let blobs = args.data.join("blobs");
-    make(&blobs).map_err(|error| unusable(&blobs, &error))?;
-    let blobs = BlobStore::local(&blobs).map_err(ServeError::failed)?;
+    let blobs = match &args.store {
+        Some(file) => store(file)?,
+        None => {
+            let blobs = args.data.join("blobs");
+            make(&blobs).map_err(|error| unusable(&blobs, &error))?;
+            BlobStore::local(&blobs).map_err(ServeError::failed)?
+        }
+    };
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
     let listener = Listener::bind(args.listen, tls.as_ref()).map_err(ServeError::usage)?;
     let store: Arc<dyn Store> =
@@ -102,6 +108,15 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     // What still runs after an abort is not waited for: the store is consistent at every instant.
     runtime.shutdown_background();
     ended
+}
+
+/// The store of a file in TOML.
+fn store(file: &std::path::Path) -> Result<BlobStore, ServeError> {
+    let text = std::fs::read_to_string(file).map_err(|error| unusable(file, &error))?;
+    let failed = |why: String| ServeError::Usage(format!("{}: {}", file.display(), why.trim()));
+    let document = toml::Deserializer::parse(&text).map_err(|error| failed(error.to_string()))?;
+    let config: StoreConfig = parse::from(document).map_err(|error| failed(error.to_string()))?;
+    config.open().map_err(ServeError::usage)
 }
 
 async fn until_stopped(

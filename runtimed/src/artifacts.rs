@@ -1,6 +1,6 @@
 //! Collecting what a Run made: by directory descriptors, after its tree is dead, into the daemon's spool.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
@@ -14,7 +14,8 @@ use runtimed_api::digest::Digest;
 use runtimed_api::link::layout;
 use runtimed_api::manifest::{Artifact, Manifest, Skipped};
 use runtimed_api::policy;
-use runtimed_sandbox::beneath::{self, Kind, Limits};
+use runtimed_sandbox::beneath::{self, Kind, Limits, Meta};
+use runtimed_store::MAX_BLOB;
 use sha2::{Digest as _, Sha256};
 
 use crate::redact::{Masker, Redactor};
@@ -22,8 +23,6 @@ use crate::room;
 
 /// Files of one Run.
 const MAX_FILES: usize = 20_000;
-/// Bytes of one file.
-const MAX_FILE: u64 = 4 << 30;
 /// Bytes of one Run.
 const MAX_TOTAL: u64 = 16 << 30;
 /// Entries that a walk looks at.
@@ -55,6 +54,7 @@ pub fn collect(
         total: 0,
         redactor,
         spool: spool.to_owned(),
+        links: None,
         enough,
     };
     let everything = |_: &Path| true;
@@ -98,6 +98,8 @@ struct Collector<'a> {
     total: u64,
     redactor: &'a Redactor,
     spool: PathBuf,
+    /// How many names in the tree each inode has that has several; looked for when the first of them comes.
+    links: Option<HashMap<(u64, u64), u64>>,
     enough: &'a AtomicBool,
 }
 
@@ -151,10 +153,12 @@ impl Collector<'_> {
                 return Ok(());
             }
         };
-        if meta.nlink > 1 {
-            self.skip(path, "it is a hard link: its other name may be what must not be shown".to_owned());
-        } else if meta.size > MAX_FILE {
-            self.skip(path, format!("{} bytes are more than {MAX_FILE}", meta.size));
+        if meta.nlink > 1 && !self.is_all_inside(tree, &meta) {
+            let reason =
+                "it is a hard link with a name outside the workspace, which may be what must not be shown";
+            self.skip(path, reason.to_owned());
+        } else if meta.size > MAX_BLOB {
+            self.skip(path, format!("{} bytes are more than {MAX_BLOB}", meta.size));
         } else if self.total.saturating_add(meta.size) > MAX_TOTAL {
             self.skip(path, format!("all files together are more than {MAX_TOTAL} bytes"));
         } else if let Err(error) = room::check(&self.spool, meta.size) {
@@ -224,6 +228,23 @@ impl Collector<'_> {
         Ok(Copied::Kept { digest, size: kept, text, redacted })
     }
 
+    /// Whether every name of an inode is in this tree: Cargo, for one, gives what it builds two. A staged file that was
+    /// linked to has its first name elsewhere.
+    fn is_all_inside(&mut self, tree: &impl AsFd, meta: &Meta) -> bool {
+        let names = self.links.get_or_insert_with(|| {
+            let mut names: HashMap<(u64, u64), u64> = HashMap::new();
+            let limits = Limits { entries: MAX_ENTRIES, depth: MAX_DEPTH };
+            if let Ok(walk) = beneath::walk(tree.as_fd(), Path::new(""), limits) {
+                let linked = |entry: &beneath::Entry| entry.meta.kind == Kind::File && entry.meta.nlink > 1;
+                for entry in walk.flatten().filter(linked) {
+                    *names.entry((entry.meta.dev, entry.meta.ino)).or_default() += 1;
+                }
+            }
+            names
+        });
+        names.get(&(meta.dev, meta.ino)).is_some_and(|inside| *inside == meta.nlink)
+    }
+
     fn skip(&mut self, path: String, reason: String) {
         if self.manifest.skipped.len() < MAX_SKIPS {
             let (path, reason) = (self.redactor.mask_text(&path), self.redactor.mask_text(&reason));
@@ -275,7 +296,7 @@ fn content_type(path: &str, text: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     #[test]
     fn only_plain_files_are_kept_and_everything_else_has_its_reason() {
@@ -289,12 +310,20 @@ mod tests {
         fs::write(at("plain"), "the token is hunter22hunter22\n").expect("written");
         fs::write(at("sub/binary"), b"\0hunter22hunter22").expect("written");
         symlink("/etc/passwd", at("link")).expect("linked");
-        fs::hard_link(at("plain"), at("hard")).expect("linked");
-        fs::remove_file(at("plain")).expect("removed");
-        fs::write(at("plain"), "the token is hunter22hunter22\n").expect("written");
-        fs::hard_link(at("sub/binary"), at("sub/twin")).expect("linked");
-        fs::remove_file(at("sub/twin")).expect("removed");
+        let outside = tempfile::tempdir_in(dir.path().parent().expect("a parent")).expect("elsewhere");
+        fs::write(outside.path().join("staged"), "a staged file").expect("written");
+        fs::hard_link(outside.path().join("staged"), at("hard")).expect("linked");
         fs::hard_link(at("hard"), at("hard2")).expect("linked");
+        // As Cargo leaves what it builds: one name that is wanted, and another that is in the tree as well.
+        let deps = dir.path().join(layout::WORKSPACE).join("deps");
+        fs::create_dir(&deps).expect("made");
+        fs::hard_link(dir.path().join(layout::WORKSPACE).join("dist/app"), deps.join("app-0123"))
+            .expect("linked");
+        fs::create_dir_all(at("locked/deep")).expect("made");
+        fs::write(at("locked/deep/file"), "kept\n").expect("written");
+        for (name, mode) in [("locked/deep/file", 0), ("locked/deep", 0), ("locked", 0), ("", 0)] {
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("set");
+        }
         rustix::fs::mknodat(
             rustix::fs::CWD,
             at("fifo"),
@@ -311,10 +340,10 @@ mod tests {
             collect(&tree, &["dist/**".to_owned()], &redactor, spool.path(), &AtomicBool::new(false))
                 .expect("collects");
         let kept: Vec<_> = manifest.files.iter().map(|file| (file.path.as_str(), file.redacted)).collect();
-        assert_eq!(kept, [("dist/app", false), ("plain", true)]);
-        let bytes = fs::read(spool.path().join(manifest.files[1].digest.hex())).expect("spooled");
+        assert_eq!(kept, [("dist/app", false), ("locked/deep/file", false), ("plain", true)]);
+        let bytes = fs::read(spool.path().join(manifest.files[2].digest.hex())).expect("spooled");
         assert_eq!(bytes, b"the token is ***x***\n");
-        assert_eq!(Digest::of(&bytes), manifest.files[1].digest);
+        assert_eq!(Digest::of(&bytes), manifest.files[2].digest);
         let skipped: Vec<_> = manifest.skipped.iter().map(|file| file.path.as_str()).collect();
         for name in ["link", "hard", "hard2", "fifo", "sparse", "sub/binary"] {
             assert!(skipped.contains(&name), "{name} in {skipped:?}");

@@ -20,10 +20,12 @@ mod rotation;
 mod sampler;
 mod source;
 mod tail;
+mod uploads;
 mod verdict;
 mod workspace;
 
 pub(crate) use intent::image_directories;
+pub(crate) use uploads::leftover;
 pub(crate) use workspace::scrub_of;
 
 use std::sync::Arc;
@@ -35,10 +37,14 @@ use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::runtime::Runtime;
 use runtimed_api::session::{Lease, Report, ReportEvent};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::LogOutput;
 use crate::daemon::{Daemon, Live, Stop};
 use crate::journal::JournalError;
+use crate::logs::{LiveSource, echo};
 use crate::redact::Redactor;
 use crate::session::Current;
 use accept::Accepted;
@@ -91,6 +97,8 @@ struct Attempt {
     redactor: Redactor,
     clock: Clock,
     result: AttemptResult,
+    /// What takes the log to the store, and says what did not get there.
+    shipping: Option<JoinHandle<Option<String>>>,
 }
 
 /// Runs a lease up to its scrub, and leaves the rest to a task of `tails`.
@@ -108,6 +116,12 @@ pub async fn run(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &T
             return Slot::Broken;
         }
     };
+    attempt.shipping = Some(uploads::ship(&attempt));
+    if attempt.daemon.config.logs.stdout == LogOutput::Json {
+        let live = &attempt.live;
+        let source = LiveSource::new(Arc::clone(&live.log), live.key.attempt.0, CancellationToken::new());
+        tails.spawn(echo(source, live.key.clone()));
+    }
     let mut workspace = None;
     let ended = match accepted {
         Ok(accepted) => course(&mut attempt, accepted, &mut workspace).await,

@@ -13,10 +13,12 @@ use runtimed_api::duration::Span;
 use runtimed_api::ids::{DaemonName, RuntimeName, SecretName};
 use runtimed_api::quantity::Bytes;
 use runtimed_api::runtime::{Ceiling, Defaults, PatchPolicy};
+use runtimed_store::StoreConfig;
 use serde::{Deserialize, Serialize};
 
 use layers::{Effective, Overlay};
 
+use crate::logs::Overflow;
 use crate::proxy;
 
 /// The whole configuration. Unknown keys are errors.
@@ -82,6 +84,12 @@ pub struct Config {
     /// What becomes of results.
     #[serde(default)]
     pub upload: Upload,
+    /// Where the daemon puts results itself, to the store that its controller has; through the controller without it.
+    #[serde(default)]
+    pub store: Option<StoreConfig>,
+    /// What becomes of logs.
+    #[serde(default)]
+    pub logs: Logs,
 }
 
 /// The three writable directories of a pod.
@@ -347,6 +355,44 @@ impl Upload {
 impl Default for Upload {
     fn default() -> Self {
         Self { deadline: Self::default_deadline() }
+    }
+}
+
+/// What becomes of logs.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Whether they are also written to the daemon's own standard output.
+    #[serde(default)]
+    pub stdout: LogOutput,
+    /// Bytes that all logs may take on the pod's disk together; 2Gi without it.
+    #[serde(default = "Logs::default_pod")]
+    pub pod: Bytes,
+    /// What happens to what is written beyond a bound.
+    #[serde(default)]
+    pub overflow: Overflow,
+}
+
+/// Whether logs are also written to the daemon's own standard output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogOutput {
+    /// They are not.
+    #[default]
+    Off,
+    /// Each line as a JSON object.
+    Json,
+}
+
+impl Logs {
+    fn default_pod() -> Bytes {
+        Bytes::mib(2048)
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { stdout: LogOutput::Off, pod: Self::default_pod(), overflow: Overflow::Drop }
     }
 }
 

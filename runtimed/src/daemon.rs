@@ -13,12 +13,13 @@ use runtimed_api::run::step::Step;
 use runtimed_api::session::{Held, SecretText};
 use runtimed_sandbox::spawn::Executable;
 use runtimed_sandbox::tree::Root;
+use runtimed_store::BlobStore;
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::isolation::Isolation;
 use crate::journal::Journal;
-use crate::logs::Log;
+use crate::logs::{Log, Pool};
 use crate::metrics::Metrics;
 use crate::mirrors::Mirrors;
 use crate::notices::Notices;
@@ -49,6 +50,10 @@ pub struct Daemon {
     pub outbox: Outbox,
     /// Who gives it work.
     pub controller: Upstream,
+    /// Where results go, if not through the controller.
+    pub store: Option<BlobStore>,
+    /// What all logs may take.
+    pub log_pool: Arc<Pool>,
     /// The worker's executable.
     pub worker: Executable,
     /// How it sets Runs apart.

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use runtimed_api::problem::{Code, Problem};
+use runtimed_client::logs::compression;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Daemon;
@@ -34,7 +35,7 @@ pub fn router(daemon: Arc<Daemon>, closing: CancellationToken) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/posture", get(runs::posture))
         .route(run, get(runs::run))
-        .route(&format!("{run}/logs"), get(logs::logs))
+        .route(&format!("{run}/logs"), get(logs::logs).layer(compression()))
         .route(&format!("{run}/artifacts"), get(runs::manifest))
         .route(&format!("{run}/artifacts/{{*path}}"), get(runs::artifact))
         .route(&format!("{run}/patch"), get(runs::patch))
@@ -54,7 +55,8 @@ async fn ready(State(shared): State<Shared>) -> Response {
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Refused> {
     auth::metrics(&shared.daemon, &headers)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], shared.daemon.metrics.text()).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], shared.daemon.metrics.text(shared.daemon.log_pool.used()))
+        .into_response())
 }
 
 /// A problem as an answer.

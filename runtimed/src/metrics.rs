@@ -25,7 +25,25 @@ pub struct Metrics {
     pub outbox: Gauge,
     /// Modes of the daemon's own directories that somebody took away, and that were mended.
     pub modes_mended: Counter<u64, AtomicU64>,
+    /// How long the oldest of them has been waiting, in seconds.
+    pub outbox_age: Gauge,
+    /// Leases that were taken.
+    pub leases: Counter,
     log_bytes: Counter<u64, AtomicU64>,
+    log_dropped: Counter<u64, AtomicU64>,
+    log_pool: Gauge,
+    redactions: Counter<u64, AtomicU64>,
+    uploads: Counter<u64, AtomicU64>,
+    upload_bytes: Counter<u64, AtomicU64>,
+    upload_failures: Counter<u64, AtomicU64>,
+    uploads_incomplete: Counter<u64, AtomicU64>,
+    scrubs: Family<ScrubLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScrubLabel {
+    medium: String,
+    verified: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,25 +70,77 @@ impl Default for Metrics {
         let steps = Family::<StepLabel, Histogram>::new_with_constructor(|| {
             Histogram::new(exponential_buckets(50e-6, 4.0, 13))
         });
-        let (free_slots, quarantined, outbox) = (Gauge::default(), Gauge::default(), Gauge::default());
-        let log_bytes = Counter::default();
-        let modes_mended = Counter::default();
-        registry.register("attempts", "Attempts that are over, by how they ended", attempts.clone());
-        registry.register("step_seconds", "How long each step of an attempt took", steps.clone());
-        registry.register("free_slots", "Slots that have no Run", free_slots.clone());
+        let metrics = Self {
+            registry: Registry::default(),
+            attempts,
+            steps,
+            free_slots: Gauge::default(),
+            quarantined: Gauge::default(),
+            outbox: Gauge::default(),
+            modes_mended: Counter::default(),
+            outbox_age: Gauge::default(),
+            leases: Counter::default(),
+            log_bytes: Counter::default(),
+            log_dropped: Counter::default(),
+            log_pool: Gauge::default(),
+            redactions: Counter::default(),
+            uploads: Counter::default(),
+            upload_bytes: Counter::default(),
+            upload_failures: Counter::default(),
+            uploads_incomplete: Counter::default(),
+            scrubs: Family::default(),
+        };
+        let of = &metrics;
+        registry.register("attempts", "Attempts that are over, by how they ended", of.attempts.clone());
+        registry.register("step_seconds", "How long each step of an attempt took", of.steps.clone());
+        registry.register("free_slots", "Slots that have no Run", of.free_slots.clone());
         registry.register(
             "quarantined_slots",
             "Slots whose staged secrets could not be removed",
-            quarantined.clone(),
+            of.quarantined.clone(),
         );
-        registry.register("outbox_reports", "Reports that the controller has not answered", outbox.clone());
         registry.register(
             "modes_mended",
             "Modes of the daemon's directories that somebody took away, and that were mended",
-            modes_mended.clone(),
+            of.modes_mended.clone(),
         );
-        registry.register("log_bytes", "Bytes of log that were kept", log_bytes.clone());
-        Self { registry, attempts, steps, free_slots, quarantined, outbox, modes_mended, log_bytes }
+        registry.register(
+            "outbox_reports",
+            "Reports that the controller has not answered",
+            of.outbox.clone(),
+        );
+        registry.register(
+            "outbox_age_seconds",
+            "How long the oldest of them has waited",
+            of.outbox_age.clone(),
+        );
+        registry.register("leases", "Leases that were taken", of.leases.clone());
+        registry.register("log_bytes", "Bytes of log that were kept", of.log_bytes.clone());
+        registry.register(
+            "log_dropped_bytes",
+            "Bytes of log that were dropped and told in gaps",
+            of.log_dropped.clone(),
+        );
+        registry.register("log_pool_bytes", "Bytes that the logs of live attempts take", of.log_pool.clone());
+        registry.register("redactions", "Secrets that were masked in logs", of.redactions.clone());
+        registry.register("uploads", "Files that were put into the store", of.uploads.clone());
+        registry.register("upload_bytes", "Bytes of them", of.upload_bytes.clone());
+        registry.register(
+            "upload_failures",
+            "Uploads that failed and were tried again or given up",
+            of.upload_failures.clone(),
+        );
+        registry.register(
+            "uploads_incomplete",
+            "Files that were not stored before the deadline",
+            of.uploads_incomplete.clone(),
+        );
+        registry.register(
+            "scrubs",
+            "Scrubs, by the medium of what was staged and whether it was verified as gone",
+            of.scrubs.clone(),
+        );
+        Self { registry, ..metrics }
     }
 }
 
@@ -83,11 +153,34 @@ impl Metrics {
             self.steps.get_or_create(&StepLabel { step: step.step.as_str() }).observe(seconds);
         }
         self.log_bytes.inc_by(result.log.bytes);
+        self.log_dropped.inc_by(result.log.dropped);
+        self.uploads_incomplete.inc_by(result.uploads_incomplete.len() as u64);
+        if let Some(scrub) = &result.scrub {
+            let (medium, verified) = (scrub.medium.clone(), scrub.verified.to_string());
+            self.scrubs.get_or_create(&ScrubLabel { medium, verified }).inc();
+        }
     }
 
-    /// All of them, as text.
+    /// So many secrets were masked in a log.
+    pub fn redacted(&self, count: u64) {
+        self.redactions.inc_by(count);
+    }
+
+    /// A file of so many bytes is in the store.
+    pub fn uploaded(&self, bytes: u64) {
+        self.uploads.inc();
+        self.upload_bytes.inc_by(bytes);
+    }
+
+    /// An upload failed.
+    pub fn upload_failed(&self) {
+        self.upload_failures.inc();
+    }
+
+    /// All of them, as text; `pool` are the bytes that the logs of live attempts take.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, pool: u64) -> String {
+        self.log_pool.set(i64::try_from(pool).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a String fails only when a metric's own code does.
         match encode(&mut text, &self.registry) {

@@ -84,6 +84,9 @@ impl Outbox {
         loop {
             let batch: Vec<Report> = self.lock().iter().take(BATCH).cloned().collect();
             daemon.metrics.outbox.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
+            let oldest =
+                batch.first().map_or(0, |report| report.at.duration_until(jiff::Timestamp::now()).as_secs());
+            daemon.metrics.outbox_age.set(oldest);
             if batch.is_empty() {
                 self.more.notified().await;
                 continue;

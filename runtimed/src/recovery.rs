@@ -1,6 +1,6 @@
 //! What an earlier daemon left: scrubbed, reported, removed, before the first lease.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use runtimed_api::ids::AttemptKey;
@@ -24,6 +24,8 @@ pub struct Recovered {
     pub reports: Vec<Report>,
     /// Attempts of which something staged may still be there: each keeps a slot out of use.
     pub quarantined: u32,
+    /// Attempts whose log may not be in the store to its end, and their spools.
+    pub logs: Vec<(AttemptKey, PathBuf)>,
 }
 
 /// Deals with every attempt of the journal that is not over.
@@ -38,6 +40,7 @@ pub async fn recover(
 ) -> Result<Recovered, JournalError> {
     let mut reports = state.unacknowledged();
     let mut quarantined = 0;
+    let mut logs = Vec::new();
     for (key, open) in &state.attempts {
         let (scrub, removed) = clear(roots, open);
         // A tree that could not even be opened may hold what was staged in it.
@@ -58,19 +61,28 @@ pub async fn recover(
         }
         tracing::warn!(attempt = %key, finished = open.finished, removed, "found what an earlier daemon left");
         journal.append(records).await?;
+        if let Some(tree) = open.tree.as_ref().filter(|_| !open.finished) {
+            let spool = dir.path().join(format!("attempt-{tree}"));
+            if spool.join("log").is_dir() {
+                logs.push((key.clone(), spool));
+            }
+        }
     }
-    remove_spools(dir.path());
-    Ok(Recovered { reports, quarantined })
+    remove_spools(dir.path(), &logs);
+    Ok(Recovered { reports, quarantined, logs })
 }
 
-/// Removes every spool. By name and not by the journal: an earlier daemon may have died after it had journaled that all
-/// else was gone.
-fn remove_spools(dir: &Path) {
+/// Removes every spool but those of `logs`. By name and not by the journal: an earlier daemon may have died after it had
+/// journaled that all else was gone.
+fn remove_spools(dir: &Path, logs: &[(AttemptKey, PathBuf)]) {
     let found = match std::fs::read_dir(dir) {
         Ok(found) => found,
         Err(error) => return tracing::error!(%error, "spools cannot be looked for"),
     };
     for entry in found.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(SPOOL)) {
+        if logs.iter().any(|(_, spool)| *spool == entry.path()) {
+            continue;
+        }
         if let Err(error) = std::fs::remove_dir_all(entry.path()) {
             tracing::error!(%error, spool = %entry.path().display(), "a spool is left behind");
         }

@@ -4,7 +4,9 @@
 //! for; docs/SECURITY.md says so.
 
 mod needles;
+mod set;
+mod squeeze;
 mod stream;
 
-pub use needles::{Needles, Redactor};
+pub use needles::{Needles, Redactor, TooMany};
 pub use stream::Masker;

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use runtimed_api::ids::{BuildId, DaemonName};
+use runtimed_api::ids::{AttemptKey, BuildId, DaemonName};
 use runtimed_api::run::status::AttemptResult;
 use runtimed_api::session::SecretText;
 use runtimed_client::Endpoint;
@@ -19,16 +19,19 @@ use runtimed_client::controller::Controller;
 use runtimed_client::listen::{self, Listener, TlsFiles};
 use runtimed_sandbox::process;
 use runtimed_sandbox::tree::Root;
+use runtimed_store::StoreConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::args::Failure;
+use crate::attempt::leftover;
 use crate::config::Config;
 use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
 use crate::isolation::Isolation;
 use crate::journal::Journal;
+use crate::logs::Pool;
 use crate::metrics::Metrics;
 use crate::mirrors::Mirrors;
 use crate::notices::Notices;
@@ -113,13 +116,16 @@ impl Parts {
         let address = self.config.http.address.clone().unwrap_or_else(|| self.listener.url());
         let (listener, twin, once) = (self.listener, self.twin, self.once);
         let port = listener.local_addr().port();
-        let (daemon, quarantined) =
+        let (daemon, recovered) =
             daemon(self.config, self.build, (self.worker, self.isolation), self.upstream, port).await?;
         tracing::info!(daemon = %daemon.name, runtime = %daemon.config.runtime, address, "ready to lease");
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
         let (current, sessions) = watch::channel(None);
         let (slots, tails) = (TaskTracker::new(), TaskTracker::new());
-        let quarantined = quarantined.min(daemon.config.slots);
+        for (attempt, spool) in recovered.logs {
+            tails.spawn(leftover(Arc::clone(&daemon), attempt, spool));
+        }
+        let quarantined = recovered.quarantined.min(daemon.config.slots);
         (0..quarantined).for_each(|_| slot::quarantine(&daemon));
         if once && quarantined > 0 {
             return Err(Failure::fault(anyhow!(
@@ -254,13 +260,19 @@ async fn reap() {
     }
 }
 
+/// What an earlier daemon has left, and what is done about it once this one is up.
+struct Left {
+    quarantined: u32,
+    logs: Vec<(AttemptKey, PathBuf)>,
+}
+
 async fn daemon(
     config: Config,
     build: BuildId,
     (worker, isolation): (runtimed_sandbox::spawn::Executable, Isolation),
     upstream: Upstream,
     port: u16,
-) -> Result<(Arc<Daemon>, u32), Failure> {
+) -> Result<(Arc<Daemon>, Left), Failure> {
     let open = |path: &Path| {
         let hint = "the three roots must be directories that the daemon may write; set them under [roots]";
         Root::open(path).map_err(|error| Failure::usage(anyhow!("{error}; {hint}")))
@@ -291,7 +303,10 @@ async fn daemon(
         Some(name) => name.clone(),
         None => host_name().map_err(Failure::usage)?,
     };
+    let store = config.store.as_ref().map(StoreConfig::open).transpose().map_err(Failure::usage)?;
     let daemon = Arc::new(Daemon {
+        store,
+        log_pool: Pool::new(config.logs.pod.0),
         build,
         name,
         environment: environment(),
@@ -311,7 +326,7 @@ async fn daemon(
         ended: watch::Sender::default(),
         config,
     });
-    Ok((daemon, recovered.quarantined))
+    Ok((daemon, Left { quarantined: recovered.quarantined, logs: recovered.logs }))
 }
 
 /// The same port of the other loopback, so that no Run can take it and be mistaken for the daemon.

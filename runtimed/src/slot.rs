@@ -68,6 +68,7 @@ pub async fn run(
             Ok(Some(lease)) => {
                 failures = 0;
                 daemon.metrics.free_slots.dec();
+                daemon.metrics.leases.inc();
                 let slot = attempt::run(Arc::clone(&daemon), lease, &session, &tails).await;
                 if once {
                     return;

@@ -6,11 +6,12 @@ mod given;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::SessionId;
 use runtimed_api::session::{Lease, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session};
 use runtimed_client::ClientError;
-use runtimed_client::controller::{Blob, Controller};
+use runtimed_client::controller::{Blob, Controller, LogOf};
 use runtimed_client::download::Download;
 
 pub use given::Given;
@@ -112,6 +113,18 @@ impl Upstream {
         match self {
             Self::Controller(controller) => controller.put_blob(digest, size, blob, token).await,
             Self::Given(given) => given.put_blob(digest, blob).await,
+        }
+    }
+
+    /// See [`Controller::put_log`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_log(&self, offset: u64, segment: Bytes, of: LogOf<'_>) -> Result<(), ClientError> {
+        match self {
+            Self::Controller(controller) => controller.put_log(offset, segment, of).await,
+            // The job writes its log to its own output, and keeps no other.
+            Self::Given(_) => Ok(()),
         }
     }
 

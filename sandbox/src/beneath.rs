@@ -16,7 +16,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 pub use self::walk::{Entry, Limits, Walk, walk};
-use crate::dirs::{CONTAINED, MODE_BITS};
+use crate::dirs::{CONTAINED, MODE_BITS, widen};
 
 /// What kind of thing a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,11 +189,41 @@ impl BeneathError {
     }
 }
 
-/// Opens a regular file for reading.
+/// Opens a regular file for reading. The owner of a file, or of a directory on the way, whose mode forbids that is given the
+/// right, so the tree must not be in use.
 ///
 /// # Errors
 /// [`BeneathError`] says which rule the path or the file breaks.
 pub fn open_file(dir: BorrowedFd<'_>, rel: &Path) -> Result<(File, Meta), BeneathError> {
+    match open_file_as_it_is(dir, rel) {
+        Err(BeneathError::Permission { .. }) => {
+            mend(dir, rel)?;
+            open_file_as_it_is(dir, rel)
+        }
+        opened => opened,
+    }
+}
+
+/// Adds the owner's right to read to everything on the way to `rel`, through descriptors that follow no link.
+fn mend(dir: BorrowedFd<'_>, rel: &Path) -> Result<(), BeneathError> {
+    let failed = |errno| BeneathError::new(rel, errno);
+    check_relative(rel)?;
+    widen(dir, 0o500).map_err(failed)?;
+    let mut at = dir.try_clone_to_owned().map_err(|_| failed(Errno::MFILE))?;
+    for part in rel.components() {
+        at = resolve(at.as_fd(), Path::new(part.as_os_str()), OFlags::PATH).map_err(failed)?;
+        match Kind::of_stat(&rustix::fs::fstat(&at).map_err(failed)?) {
+            Kind::Directory => widen(at.as_fd(), 0o500),
+            Kind::File => widen(at.as_fd(), 0o400),
+            // Whoever opens it says why that is not done.
+            _ => Ok(false),
+        }
+        .map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn open_file_as_it_is(dir: BorrowedFd<'_>, rel: &Path) -> Result<(File, Meta), BeneathError> {
     let failed = |errno| BeneathError::new(rel, errno);
     check_relative(rel)?;
     // Looked at before it is opened: opening a device can do things, and a socket cannot be opened at all.

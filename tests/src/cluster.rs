@@ -41,6 +41,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// The controller's keys that the daemons trust, as JSON; the controller's own word without it.
     pub keys: Option<String>,
+    /// The words of a store that daemons and controller share.
+    pub store: Option<String>,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             trees: None,
             state: None,
             keys: None,
+            store: None,
         }
     }
 }
@@ -149,7 +152,8 @@ impl Cluster {
             keys = self.keys_line(),
             base = self.state.path().display(),
         );
-        fs::write(self.state.path().join(format!("runtime-{index}.toml")), config).expect("written");
+        let store = self.options.store.as_ref().map(|store| format!("[store]\n{store}")).unwrap_or_default();
+        fs::write(self.state.path().join(format!("runtime-{index}.toml")), config + &store).expect("written");
     }
 
     fn keys_line(&self) -> String {
@@ -484,6 +488,10 @@ fn try_start_controller(base: &Path, options: &Options, listen: &str) -> Result<
     start
         .args(["serve", "--listen", listen, "--lease", options.lease, "--data"])
         .arg(base.join("controller"));
+    if let Some(store) = &options.store {
+        fs::write(base.join("store.toml"), store).expect("written");
+        start.arg("--store").arg(base.join("store.toml"));
+    }
     start.arg("--tokens").arg(base.join("tokens.toml")).arg("--runtimes").arg(base.join("runtimes"));
     let mut controller = Server::start("the controller", &mut start);
     let line: serde_json::Value = serde_json::from_str(&controller.first_line()?).expect("a line of JSON");
@@ -525,6 +533,20 @@ pub fn own(path: &Path) {
     if rustix::process::geteuid().is_root() {
         chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("owned");
     }
+}
+
+/// Waits until something holds that nothing tells of.
+///
+/// # Panics
+/// It does not within a minute; `what` says what was waited for.
+pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let wait = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while !holds().await {
+            looks.tick().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), wait).await.is_ok(), "{what}");
 }
 
 /// The namespace of every test.

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod binaries;
+pub mod broken_network;
 pub mod cluster;
 pub mod container;
 pub mod fault;
 pub mod process;
 pub mod runs;
+pub mod s3;

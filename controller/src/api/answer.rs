@@ -6,8 +6,8 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use runtimed_api::ids::InvalidId;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_store::BlobError;
 
-use crate::blobs::BlobError;
 use crate::store::StoreError;
 
 /// A problem as an answer.
@@ -56,7 +56,7 @@ impl From<BlobError> for Failure {
             BlobError::Missing => Problem::new(Code::NotFound, message),
             BlobError::TooLarge(_) => Problem::new(Code::TooLarge, message),
             BlobError::Digest(_) | BlobError::Broken(_) => Problem::new(Code::InvalidRequest, message),
-            BlobError::Store(error) => {
+            error @ (BlobError::Store(_) | BlobError::File(_)) => {
                 tracing::error!(%error, "the store of results failed");
                 Problem::new(Code::StorageFailed, "the controller's store of results failed")
             }

@@ -1,47 +1,82 @@
-//! Artifacts: the list, and each file.
+//! Artifacts: the list, each file, and directories of them as one archive.
+
+mod archive;
 
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use runtimed_api::manifest::Manifest;
 use runtimed_api::parse;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::tokens::Role;
+use serde::Deserialize;
 
-use super::answer::{Answer, Failure, not_found};
-use super::blobs::bytes;
+use super::answer::{Answer, Failure, invalid, not_found};
+use super::blobs::send;
 use super::patches::Which;
 use super::{App, Shared, read};
-use crate::blobs::Blob;
 use crate::core::Blobs;
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 16 * 1024 * 1024;
 
-/// The manifest of a Run's artifacts.
+/// Of which attempt, and in which form.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Form {
+    /// Of this attempt; the newest that has artifacts without it.
+    attempt: Option<u32>,
+    /// `tar`: the files as one archive.
+    format: Option<String>,
+}
+
+/// The manifest of a Run's artifacts, or all of them as an archive.
 pub(super) async fn manifest(
     State(app): Shared,
     Path(path): Path<(String, String)>,
-    Query(which): Query<Which>,
+    form: Result<Query<Form>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
-) -> Answer<axum::Json<Manifest>> {
-    let (manifest, _) = find(&app, &headers, path, &which).await?;
-    Ok(axum::Json(manifest))
+) -> Answer<Response> {
+    let (form, tar) = read_form(form)?;
+    let (manifest, place) = find(&app, &headers, path, &form).await?;
+    if tar {
+        Ok(archive::answer(&app.blobs, &place, &manifest.files))
+    } else {
+        Ok(axum::Json(manifest).into_response())
+    }
 }
 
-/// One artifact.
+/// One artifact, or those of a directory as an archive.
 pub(super) async fn artifact(
     State(app): Shared,
     Path((namespace, name, file)): Path<(String, String, String)>,
-    Query(which): Query<Which>,
+    form: Result<Query<Form>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let (manifest, place) = find(&app, &headers, (namespace, name), &which).await?;
-    let found = manifest.files.iter().find(|artifact| artifact.path == file);
+    let (form, tar) = read_form(form)?;
+    let (mut manifest, place) = find(&app, &headers, (namespace, name), &form).await?;
     let shown: String = file.chars().take(200).collect();
+    if tar {
+        let below = format!("{}/", file.trim_end_matches('/'));
+        manifest.files.retain(|artifact| artifact.path.starts_with(&below));
+        if manifest.files.is_empty() {
+            return Err(not_found(format!("there are no artifacts below {shown:?}")));
+        }
+        return Ok(archive::answer(&app.blobs, &place, &manifest.files));
+    }
+    let found = manifest.files.iter().find(|artifact| artifact.path == file);
     let artifact = found.ok_or_else(|| not_found(format!("there is no artifact {shown:?}")))?;
-    let blob: Blob = app.blobs.get(&place, &artifact.digest).await?;
-    Ok(bytes(blob, &artifact.content_type))
+    send(&app, &place, &artifact.digest, &artifact.content_type, &headers).await
+}
+
+fn read_form(form: Result<Query<Form>, axum::extract::rejection::QueryRejection>) -> Answer<(Which, bool)> {
+    let Query(form) = form.map_err(|error| invalid(error.body_text()))?;
+    let tar = match form.format.as_deref() {
+        None => false,
+        Some("tar") => true,
+        Some(_) => return Err(invalid("format is `tar`, or is left out")),
+    };
+    Ok((Which { attempt: form.attempt }, tar))
 }
 
 async fn find(
@@ -58,7 +93,7 @@ async fn find(
     let summary = attempt.and_then(|attempt| attempt.result.as_ref()?.artifacts.as_ref());
     let summary = summary.ok_or_else(|| not_found(format!("the Run {} has no artifacts", asked.key)))?;
     let place = read::place(&run)?;
-    let text = app.blobs.read(&place, &summary.manifest, MAX_MANIFEST).await?;
+    let text = app.blobs.read(&place.place(), &summary.manifest, MAX_MANIFEST).await?;
     let manifest = parse::json(&text).map_err(|error| {
         tracing::error!(run = %asked.key, %error, "a manifest cannot be read");
         Failure(Problem::new(Code::Internal, "the list of artifacts cannot be read"))

@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use runtimed_api::digest::Digest;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_client::content::{self, Plan};
+use runtimed_store::MAX_BLOB;
 
 use super::answer::{Answer, Failure};
 use super::read::digest;
-use super::{App, Shared};
+use super::{App, Shared, body};
 use crate::auth::{bearer, unknown};
-use crate::blobs::Blob;
 use crate::core::{Blobs, Record};
-
-/// The largest blob, in bytes.
-const MAX_BLOB: u64 = 1 << 30;
 
 pub(super) async fn put(
     State(app): Shared,
@@ -28,7 +26,7 @@ pub(super) async fn put(
     let digest = digest(&path)?;
     let run = attempt(&app, &headers).await?;
     let place = Blobs::Run(run.uid.clone());
-    app.blobs.put(&place, &digest, MAX_BLOB, body.into_data_stream()).await?;
+    app.blobs.put(&place.place(), &digest, MAX_BLOB, body::pieces(body)).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -42,21 +40,26 @@ pub(super) async fn get(
     let run = attempt(&app, &headers).await?;
     let patch = run.private.patches.iter().find(|grant| grant.patch.digest == digest);
     let place = patch.map_or_else(|| Blobs::Run(run.uid.clone()), |grant| grant.place.clone());
-    Ok(bytes(app.blobs.get(&place, &digest).await?, "application/octet-stream"))
+    send(&app, &place, &digest, "application/octet-stream", &headers).await
 }
 
-/// A blob as an answer. A browser must neither guess its type nor show it as a page of ours.
-pub(super) fn bytes(blob: Blob, kind: &str) -> Response {
-    let headers = [
-        (CONTENT_TYPE.as_str(), kind.to_owned()),
-        (CONTENT_LENGTH.as_str(), blob.size.to_string()),
-        ("x-content-type-options", "nosniff".to_owned()),
-        ("content-disposition", "attachment".to_owned()),
-    ];
-    // A type that a header cannot hold was made by a Run; then the answer goes without it.
-    let valid = axum::http::HeaderValue::from_str(kind).is_ok();
-    let body = Body::from_stream(blob.bytes);
-    if valid { (headers, body).into_response() } else { body.into_response() }
+/// A blob as an answer, or the part of it that is asked for.
+pub(super) async fn send(
+    app: &App,
+    place: &Blobs,
+    digest: &Digest,
+    kind: &str,
+    headers: &HeaderMap,
+) -> Answer<Response> {
+    let place = place.place();
+    let size = app.blobs.size(&place, digest).await?;
+    let plan = content::plan(headers, digest, size);
+    let body = match &plan {
+        Plan::Whole => Body::from_stream(app.blobs.get(&place, digest, None).await?.bytes),
+        Plan::Part(part) => Body::from_stream(app.blobs.get(&place, digest, Some(part.clone())).await?.bytes),
+        Plan::Unchanged | Plan::Beyond => Body::empty(),
+    };
+    Ok(content::answer(&plan, digest, size, kind, body))
 }
 
 /// The Run whose attempt has this lease token, while its daemon has it.

@@ -13,9 +13,9 @@ use runtimed_api::tokens::Role;
 use serde::Deserialize;
 
 use super::answer::{Answer, Failure, not_found};
-use super::blobs::bytes;
-use super::read;
+use super::blobs::send;
 use super::{App, Shared};
+use super::{body, read};
 use crate::auth::allow;
 use crate::core::Blobs;
 use crate::store::{Key, Object, PatchRecord, StoreError};
@@ -48,7 +48,7 @@ pub(super) async fn of_run(
     let patch = attempt.and_then(|attempt| attempt.result.as_ref()?.patch.as_ref());
     let patch = patch.ok_or_else(|| not_found(format!("the Run {} captured no patch", asked.key)))?;
     match (&patch.digest, &patch.withheld) {
-        (Some(digest), _) => Ok(bytes(app.blobs.get(&read::place(&run)?, digest).await?, KIND)),
+        (Some(digest), _) => send(&app, &read::place(&run)?, digest, KIND, &headers).await,
         (None, Some(refusal)) => Err(Failure(Problem::refused(vec![refusal.clone()]))),
         (None, None) => Err(not_found(format!("the patch of {} was not kept", asked.key))),
     }
@@ -66,7 +66,7 @@ pub(super) async fn get(
     let digest = read::digest(&path.1)?;
     let stored = app.store.get(Key::patch(namespace.clone(), digest)).await?;
     match stored.map(|stored| stored.object) {
-        Some(Object::Patch(patch)) => Ok(bytes(app.blobs.get(&patch.place, &digest).await?, KIND)),
+        Some(Object::Patch(patch)) => send(&app, &patch.place, &digest, KIND, &headers).await,
         _ => Err(not_found(format!("namespace {namespace} has no patch {digest}"))),
     }
 }
@@ -83,7 +83,7 @@ pub(super) async fn upload(
     allow(&person, Role::Submitter, &namespace)?;
     let digest = read::digest(&path.1)?;
     let place = Blobs::Uploaded(namespace.clone());
-    app.blobs.put(&place, &digest, MAX_PATCH, body.into_data_stream()).await?;
+    app.blobs.put(&place.place(), &digest, MAX_PATCH, body::pieces(body)).await?;
     let created = Timestamp::now();
     let statement = app.signing.uploaded(digest, namespace.clone(), &person.subject, created);
     let (by, statement) = (person.subject, Some(statement));

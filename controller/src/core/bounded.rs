@@ -10,8 +10,8 @@ use super::record::Record;
 const LEFT_OUT: &str = "details of this attempt were left out: the stored Run is at its bound of 256 KiB";
 
 /// Leaves out what is told least missed, the newest attempt last, until the status is within [`MAX_OBJECT_BYTES`]. The
-/// spec was bounded by the same figure when it was submitted. What leads to results (patch, artifacts, log segments) goes
-/// after all else.
+/// spec was bounded by the same figure when it was submitted. What leads to results
+/// (patch, artifacts) stays.
 pub(super) fn fit(record: &mut Record) {
     let attempts = &record.status.attempts;
     // Most statuses are some hundred bytes: only a look at the parts that can be large is made for those.
@@ -28,7 +28,6 @@ pub(super) fn fit(record: &mut Record) {
     for lighten in [details, everything] {
         shed(std::slice::from_mut(newest), lighten, &mut total);
     }
-    shed(&mut results, log, &mut total);
 }
 
 fn shed(results: &mut [&mut AttemptResult], lighten: fn(&mut AttemptResult), total: &mut usize) {
@@ -54,7 +53,6 @@ fn small(result: Option<&AttemptResult>) -> bool {
         let lists = result.outputs.len()
             + result.warnings.len()
             + result.refusals.len()
-            + result.log.segments.len()
             + result.uploads_incomplete.len()
             + result.env_deliveries.len();
         let text = result.reason.as_ref().map_or(0, String::len)
@@ -91,8 +89,4 @@ fn everything(result: &mut AttemptResult) {
         log: std::mem::take(&mut result.log),
         ..AttemptResult::bare(result.end)
     };
-}
-
-fn log(result: &mut AttemptResult) {
-    result.log.segments.clear();
 }

@@ -13,6 +13,7 @@ use runtimed_api::run::spec::RunSpec;
 use runtimed_api::run::status::{Phase, RunStatus};
 use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
 use runtimed_api::session::LeasedPatch;
+use runtimed_store::Place;
 use serde::{Deserialize, Serialize};
 
 use super::bounded;
@@ -104,6 +105,17 @@ pub enum Blobs {
     Run(RunUid),
     /// Patches that people uploaded to a namespace.
     Uploaded(Namespace),
+}
+
+impl Blobs {
+    /// Where that is in the store.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match self {
+            Self::Run(uid) => Place::of_run(uid),
+            Self::Uploaded(namespace) => Place::uploaded(namespace.as_str()),
+        }
+    }
 }
 
 /// A submission that was judged and found good.

@@ -9,17 +9,16 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use runtimed_api::digest::Digest;
 use runtimed_api::log::{self, Body, LogEvent, Record, Stream};
-use runtimed_api::run::status::{AttemptResult, LogSegment, LogSummary};
-use runtimed_client::controller::{Blob, LogQuery};
+use runtimed_api::run::status::{AttemptResult, LogSummary};
+use runtimed_client::controller::{LogOf, LogQuery};
 use runtimed_client::listen::{Listener, serve};
 use tokio::sync::watch;
 
 use crate::harness::{ALICE, DAEMON, Daemon, Server, completed, default, finished, run, until_over};
 
 /// Two segments: `one\ntwo\n` with `err\n` between them, then `three\n`.
-fn segments() -> Vec<(Vec<u8>, u64, u64)> {
+fn segments() -> Vec<(Vec<u8>, u64)> {
     let text = |stream, bytes| Record { micros: 1_000_000, body: Body::Text(stream, bytes) };
     let mut first = log::header(0, 1).to_vec();
     log::append(&mut first, text(Stream::Stdout, b"one\n"));
@@ -28,20 +27,25 @@ fn segments() -> Vec<(Vec<u8>, u64, u64)> {
     let mut second = log::header(12, 4).to_vec();
     log::append(&mut second, Record { micros: 2_000_000, body: Body::Gap(9) });
     log::append(&mut second, text(Stream::Stdout, b"three\n"));
-    vec![(first, 0, 12), (second, 12, 6)]
+    vec![(first, 0), (second, 12)]
 }
 
 async fn text(server: &Server, query: &str) -> String {
+    let answer = answer(server, query, "").await;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("a body")
+}
+
+async fn answer(server: &Server, query: &str, extra: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let address = server.url.trim_start_matches("http://");
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
     let request = format!(
-        "GET /v1/namespaces/default/runs/a/logs?{query} HTTP/1.0\r\nauthorization: Bearer {ALICE}\r\n\r\n"
+        "GET /v1/namespaces/default/runs/a/logs?{query} HTTP/1.0\r\nauthorization: Bearer {ALICE}\r\n{extra}\r\n"
     );
     stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("received");
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("a body")
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("received");
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]
@@ -51,34 +55,43 @@ async fn a_log_is_read_from_the_store_in_every_way() {
     alice.submit(&default(), &run("a", "")).await.expect("submitted");
     let daemon = server.daemon("d1", 1).await;
     let lease = daemon.lease().await;
-    let mut kept = Vec::new();
-    for (bytes, offset, length) in segments() {
-        let digest = Digest::of(&bytes);
-        let size = u64::try_from(bytes.len()).expect("small");
-        daemon.client.put_blob(&digest, size, Blob::Bytes(bytes.into()), &lease.token).await.expect("stored");
-        kept.push(LogSegment { digest, offset, length });
+    let name = "a".parse().expect("a name");
+    for (bytes, offset) in segments() {
+        // It has grown since it was sent first: what is sent last is what counts.
+        let first = bytes[..24].to_vec();
+        for bytes in [first, bytes] {
+            let of = LogOf::Lease(&lease.token);
+            daemon.client.put_log(offset, bytes.into(), of).await.expect("stored");
+        }
     }
-    let log = LogSummary { bytes: 18, records: 5, dropped: 9, segments: kept };
+    // The daemon has no address and is as good as gone; what it has sent is there.
+    assert!(text(&server, "").await.ends_with("three\n"));
+    assert!(text(&server, "tail=1").await.ends_with("three\n"));
+    let wrong = segments().swap_remove(1).0;
+    let refused = daemon.client.put_log(13, wrong.into(), LogOf::Lease(&lease.token)).await;
+    assert!(refused.expect_err("refused").to_string().contains("begins at 12"));
+    let log = LogSummary { bytes: 20, records: 5, dropped: 9 };
     daemon.report(vec![finished(&lease, 1, AttemptResult { log, ..completed(0) })]).await;
     until_over(&alice, "a").await;
 
-    let gap = "\n[9 bytes of log were dropped here]\n";
-    assert_eq!(text(&server, "").await, format!("one\nerr\ntwo\n{gap}three\n"));
-    assert_eq!(text(&server, "stream=stderr").await, format!("err\n{gap}"));
-    assert_eq!(text(&server, "offset=5").await, format!("rr\ntwo\n{gap}three\n"));
-    assert_eq!(text(&server, "offset=13").await, "hree\n");
+    let gap = "\n[9 bytes of the log are missing here]\n";
+    // Two bytes never came, and the result says that they were there.
+    let end = "\n[2 bytes of the log are missing here]\n";
+    assert_eq!(text(&server, "").await, format!("one\nerr\ntwo\n{gap}three\n{end}"));
+    assert_eq!(text(&server, "stream=stderr").await, format!("err\n{gap}{end}"));
+    assert_eq!(text(&server, "offset=5").await, format!("rr\ntwo\n{gap}three\n{end}"));
+    assert_eq!(text(&server, "offset=13").await, format!("hree\n{end}"));
     assert_eq!(text(&server, "offset=99").await, "");
-    assert_eq!(text(&server, "tail=1").await, format!("{gap}three\n"));
-    assert_eq!(text(&server, "tail=2").await, format!("two\n{gap}three\n"));
-    assert_eq!(text(&server, "tail=2&stream=stdout").await, format!("two\n{gap}three\n"));
-    assert_eq!(text(&server, "tail=9").await, format!("one\nerr\ntwo\n{gap}three\n"));
-    assert_eq!(text(&server, "tail=0").await, "");
+    assert_eq!(text(&server, "tail=1").await, format!("{gap}three\n{end}"));
+    assert_eq!(text(&server, "tail=2").await, format!("two\n{gap}three\n{end}"));
+    assert_eq!(text(&server, "tail=2&stream=stdout").await, format!("two\n{gap}three\n{end}"));
+    assert_eq!(text(&server, "tail=9").await, format!("one\nerr\ntwo\n{gap}three\n{end}"));
+    assert_eq!(text(&server, "tail=0").await, end);
     let stamped = "1970-01-01T00:00:01.000000Z ";
-    assert_eq!(text(&server, "stream=stderr&timestamps=true").await, format!("{stamped}err\n{gap}"));
+    assert_eq!(text(&server, "stream=stderr&timestamps=true").await, format!("{stamped}err\n{gap}{end}"));
     assert!(text(&server, "attempt=2").await.contains("there is no attempt 2"));
     assert!(text(&server, "frobnicate=1").await.contains("frobnicate"));
 
-    let name = "a".parse().expect("a name");
     let followed = LogQuery { follow: true, ..LogQuery::default() };
     let events = alice.logs(&default(), &name, &followed).await.expect("a stream");
     let events: Vec<LogEvent> = events.try_collect().await.expect("it ends well");
@@ -91,12 +104,33 @@ async fn a_log_is_read_from_the_store_in_every_way() {
             (12, Some(Stream::Stdout), None),
             (12, None, Some(9)),
             (18, Some(Stream::Stdout), None),
+            (20, None, Some(2)),
         ]
     );
     let resumed = LogQuery { offset: Some(12), ..LogQuery::default() };
     let events = alice.logs(&default(), &name, &resumed).await.expect("a stream");
     let events: Vec<LogEvent> = events.try_collect().await.expect("it ends well");
-    assert_eq!(events.last().map(LogEvent::bytes).as_deref(), Some(&b"three\n"[..]));
+    assert_eq!(events.iter().flat_map(LogEvent::bytes).collect::<Vec<_>>(), b"three\n");
+
+    let head = |extra: &str| {
+        let (extra, server) = (extra.to_owned(), &server);
+        async move { answer(server, "", &extra).await }
+    };
+    let part = head("Range: bytes=4-7\r\n").await;
+    assert!(part.starts_with("HTTP/1.0 206") && part.ends_with("\r\n\r\nerr\n"), "{part}");
+    assert!(part.contains("content-range: bytes 4-7/18") && part.contains("content-length: 4"), "{part}");
+    let beyond = head("Range: bytes=18-\r\n").await;
+    assert!(beyond.starts_with("HTTP/1.0 416") && beyond.contains("content-range: bytes */18"), "{beyond}");
+    let since = text(&server, "since=1970-01-01T00:00:02Z").await;
+    assert!(since.starts_with(gap), "{since}");
+    let packed = head("Accept-Encoding: gzip\r\n").await;
+    assert!(packed.contains("content-encoding: gzip"), "{packed}");
+    let events = head("Accept: text/event-stream\r\nLast-Event-ID: 12\r\nAccept-Encoding: gzip\r\n").await;
+    assert!(!events.contains("content-encoding") && events.contains("id: 18"), "{events}");
+    assert!(
+        !events.contains("id: 8") && events.ends_with("event: end\ndata: {\"closed\":true}\n\n"),
+        "{events}"
+    );
 }
 
 /// The endpoint of a daemon that wants this read token: an event now, and another when it is told.
@@ -164,7 +198,9 @@ async fn a_daemon_without_an_address_is_named_as_the_reason() {
     let daemon = server.daemon("d1", 1).await;
     let _lease = daemon.lease().await;
     let name = "a".parse().expect("a name");
-    let mut events = alice.logs(&default(), &name, &LogQuery::default()).await.expect("a stream");
-    let error = events.next().await.expect("it comes").expect_err("refused");
+    let error = match alice.logs(&default(), &name, &LogQuery::default()).await {
+        Ok(_) => panic!("there is no log yet"),
+        Err(error) => error,
+    };
     assert!(error.to_string().contains("cannot be had from its daemon"), "{error}");
 }

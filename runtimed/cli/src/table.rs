@@ -48,10 +48,26 @@ impl Table {
     }
 }
 
-/// What others wrote, in one line and without control characters, which a terminal would obey.
+/// What others wrote, in one line. Characters that a terminal would obey, or that change the order in which others are
+/// shown, are escaped: a name must not look like another.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => line.push(' '),
+            _ if c.is_control() || is_invisible(c) => line.extend(c.escape_unicode()),
+            _ => line.push(c),
+        }
+    }
+    line
+}
+
+/// Marks of direction, and characters without a width.
+fn is_invisible(c: char) -> bool {
+    let marks = ['\u{61c}', '\u{feff}', '\u{2028}', '\u{2029}', '\u{180e}'];
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || marks.contains(&c)
 }
 
 /// Lines of at most `room` characters, broken at spaces; a longer word has a line of its own.
@@ -123,7 +139,14 @@ mod tests {
         let mut table = Table::new(&["NAME", "WHY"]);
         table.row([(Ink::Plain, "a-long-name".to_owned()), (Ink::Plain, "two\nlines\x1b[31m".to_owned())]);
         table.row([(Ink::Plain, "b".to_owned()), (Ink::Plain, String::new())]);
-        assert_eq!(table.render(Style::PLAIN), "NAME         WHY\na-long-name  two lines [31m\nb\n");
+        assert_eq!(table.render(Style::PLAIN), "NAME         WHY\na-long-name  two lines\\u{1b}[31m\nb\n");
+    }
+
+    #[test]
+    fn a_name_does_not_look_like_another() {
+        assert_eq!(one_line("a\u{202e}gnp.exe"), "a\\u{202e}gnp.exe");
+        assert_eq!(one_line("a\u{200b}b\u{2066}"), "a\\u{200b}b\\u{2066}");
+        assert_eq!(one_line("größe 日本"), "größe 日本");
     }
 
     #[test]

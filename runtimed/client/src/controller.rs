@@ -6,9 +6,10 @@ mod streams;
 
 use runtimed_api::session::SecretText;
 
-pub use daemons::Blob;
+pub use crate::logs::LogQuery;
+pub use daemons::{Blob, LogOf};
 pub use people::ListQuery;
-pub use streams::{LogQuery, LogStream, RunStream};
+pub use streams::{LogStream, RunStream};
 
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::exchange::Exchange;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::header::ACCEPT;
-use reqwest::{Method, Url};
+use reqwest::header::{ACCEPT, HeaderMap, RANGE};
+use reqwest::{Method, StatusCode, Url};
 use runtimed_api::ids::{Namespace, RunName};
 use runtimed_api::manifest::Manifest;
 use runtimed_api::run::Run;
@@ -22,6 +22,17 @@ const STALL: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Daemon {
     exchange: Exchange,
+}
+
+/// An answer that is passed on as it is.
+#[derive(Debug)]
+pub struct Passed {
+    /// 200, 206 or 416.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Download,
 }
 
 impl Daemon {
@@ -47,24 +58,30 @@ impl Daemon {
         self.exchange.get(self.url(namespace, name, [])).await
     }
 
-    /// `GET …/logs`: the bytes of the answer, to be passed through. `accept` is the media type that is asked for, such as
-    /// `text/event-stream`; the answer's own is [`Download::content_type`].
+    /// `GET …/logs`: the answer, to be passed on. `accept` is the media type that is asked for, such as
+    /// `text/event-stream`; `range` the bytes.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// See [`ClientError`]. That a range begins after the end is an answer.
     pub async fn logs(
         &self,
         namespace: &Namespace,
         name: &RunName,
         query: &LogQuery,
         accept: &str,
-    ) -> Result<Download, ClientError> {
+        range: Option<&str>,
+    ) -> Result<Passed, ClientError> {
         let mut url = self.url(namespace, name, ["logs"]);
         query.write(&mut url);
-        let request = self.exchange.request(Method::GET, url, None)?.header(ACCEPT, accept);
+        let mut request = self.exchange.request(Method::GET, url, None)?.header(ACCEPT, accept);
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
+        }
         // A followed log is silent for as long as its command is.
         let stall = (!query.follow).then_some(STALL);
-        self.exchange.download(request, u64::MAX, stall).await
+        let response = self.exchange.pass(request).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok(Passed { status, headers, body: Download::of(response, u64::MAX, stall)? })
     }
 
     /// `GET …/artifacts`: what the daemon has collected so far.

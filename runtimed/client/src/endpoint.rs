@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, Url};
+use reqwest::{Client, ClientBuilder, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -83,7 +83,19 @@ impl Endpoint {
 
     /// The HTTP client for it.
     pub(crate) fn client(&self, url: &Url) -> Result<Client, EndpointError> {
-        let builder = Client::builder()
+        self.build(url, Client::builder())
+    }
+
+    /// The HTTP client for the library of a store, under the same policy. A request is given up after so much silence.
+    ///
+    /// # Errors
+    /// The URL or the authorities cannot be used.
+    pub fn store_client(&self, stall: Duration) -> Result<Client, EndpointError> {
+        self.build(&self.parse()?, Client::builder().read_timeout(stall))
+    }
+
+    fn build(&self, url: &Url, builder: ClientBuilder) -> Result<Client, EndpointError> {
+        let builder = builder
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use runtimed_api::parse;
 use runtimed_api::problem::Problem;
 use runtimed_api::session::SecretText;
@@ -76,6 +76,15 @@ impl Exchange {
         request: RequestBuilder,
         patience: Duration,
     ) -> Result<Response, ClientError> {
+        let (response, url) = self.execute(request, patience).await?;
+        if response.status().is_success() { Ok(response) } else { Err(problem(response, url).await) }
+    }
+
+    async fn execute(
+        &self,
+        request: RequestBuilder,
+        patience: Duration,
+    ) -> Result<(Response, Url), ClientError> {
         // A request that cannot be built has a header or URL of ours that is none.
         let request = request
             .build()
@@ -85,10 +94,14 @@ impl Exchange {
             .await
             .map_err(|_| ClientError::late(&url, patience))?
             .map_err(|error| ClientError::unreachable(&url, &error))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        Err(problem(response, url).await)
+        Ok((response, url))
+    }
+
+    /// Sends a request whose answer is passed on, also where it is that a range begins after the end.
+    pub(crate) async fn pass(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let (response, url) = self.execute(request, PATIENCE).await?;
+        let passed = response.status().is_success() || response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
+        if passed { Ok(response) } else { Err(problem(response, url).await) }
     }
 
     /// Sends a request whose good answer is a JSON object of type `T`.

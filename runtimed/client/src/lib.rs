@@ -4,6 +4,7 @@
 //! body bounded. A client never retries: whoever calls knows whether the same request may be sent twice.
 #![forbid(unsafe_code)]
 
+pub mod content;
 pub mod controller;
 pub mod daemon;
 pub mod download;
@@ -11,6 +12,7 @@ pub mod endpoint;
 mod error;
 mod exchange;
 pub mod listen;
+pub mod logs;
 pub mod sse;
 
 pub use endpoint::{Endpoint, EndpointError};

@@ -1,6 +1,7 @@
 //! The listener of both servers: HTTP/1 over TLS, or plain on loopback, with bounds on all that a peer can hold.
 
 mod certificates;
+mod guard;
 mod serve;
 mod stdin;
 
@@ -20,6 +21,8 @@ pub const MAX_CONNECTIONS: usize = 1024;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take for the head of a request, and how long a connection may idle before one.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take nothing of what is sent to it.
+pub const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests may go on after the shutdown began.
 pub const DRAIN: Duration = Duration::from_secs(10);
 

@@ -14,7 +14,7 @@ use super::clock::Clock;
 use super::{Attempt, Ended};
 use crate::daemon::{Daemon, Live};
 use crate::journal::{JournalError, Record};
-use crate::logs::Log;
+use crate::logs::{Bounds, Log};
 use crate::redact::Redactor;
 use crate::secrets::credential::{self, Credential};
 use crate::secrets::{self, Staged};
@@ -44,7 +44,8 @@ pub(super) async fn accept(
     let judged = judge(&daemon, &lease);
     let log_limit = judged.as_ref().ok().and_then(|granted| granted.limits.log).map_or(0, |bytes| bytes.0);
     let dir = daemon.state.path().join(format!("attempt-{}", tree.as_str()));
-    let log = Arc::new(Log::new(dir.join("log"), log_limit));
+    let (share, overflow) = (daemon.log_pool.share(), daemon.config.logs.overflow);
+    let log = Arc::new(Log::new(dir.join("log"), Bounds { limit: log_limit, share, overflow }));
     let live = Arc::new(Live::new(key.clone(), &lease.read_token, log, dir));
     // Known at once, so that whoever follows its log from the first moment finds it.
     daemon.attempts.insert(Arc::clone(&live));
@@ -57,7 +58,7 @@ pub(super) async fn accept(
     let redactor = Redactor::default();
     let result = AttemptResult::bare(AttemptEnd::Fault);
     let (runtime, keys) = (Arc::clone(&session.runtime), session.keys.clone());
-    let mut attempt = Attempt { daemon, lease, runtime, keys, live, redactor, clock, result };
+    let mut attempt = Attempt { daemon, lease, runtime, keys, live, redactor, clock, result, shipping: None };
     let accepted = judged.map_err(Ended::Refused).and_then(|granted| attempt.values(tree, granted));
     let lap = attempt.clock.lap(Step::Accept);
     attempt.result.steps.push(lap);

@@ -61,7 +61,10 @@ impl Conversation {
             .map_err(|error| failed(error.to_string()))?;
         tokio::spawn(logs::diagnostics(pipes.diagnostics, attempt.key().to_string()));
         let log = std::sync::Arc::clone(&attempt.live.log);
-        let pump = tokio::spawn(logs::pump(pipes.stdout, pipes.stderr, attempt.redactor.clone(), log));
+        let (daemon, redactor) = (std::sync::Arc::clone(&attempt.daemon), attempt.redactor.clone());
+        let pump = tokio::spawn(async move {
+            daemon.metrics.redacted(logs::pump(pipes.stdout, pipes.stderr, redactor, log).await);
+        });
         let mut talk = Self { worker, pump: Some(pump) };
         let hello = Hello { build: attempt.daemon.build.clone() };
         let met = talk.meet(attempt, hello, accepted).await;
@@ -72,7 +75,7 @@ impl Conversation {
                 Ok(talk)
             }
             Err(ended) => {
-                talk.end(Duration::ZERO).await;
+                talk.end(attempt, Duration::ZERO).await;
                 Err(ended)
             }
         }
@@ -106,7 +109,7 @@ impl Conversation {
         let ended = self.talk(attempt, accepted, workspace).await;
         // After a failure there is nothing to wait for: the worker is killed with its tree.
         let patience = if ended.is_ok() { PROMPT } else { Duration::ZERO };
-        self.end(patience).await;
+        self.end(attempt, patience).await;
         ended
     }
 
@@ -285,6 +288,8 @@ impl Conversation {
             let grace_millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             self.send(&Down::Stop(runtimed_api::link::Stop { grace_millis, limit }), None).await?;
         };
+        // What is still in the pipes does not wait for room any more.
+        attempt.live.log.release();
         let lap = attempt.clock.lap(Step::Run);
         attempt.result.steps.push(lap);
         let Some(exited) = exited else {
@@ -396,7 +401,8 @@ impl Conversation {
         }
     }
 
-    async fn end(self, patience: Duration) {
+    async fn end(self, attempt: &Attempt, patience: Duration) {
+        attempt.live.log.release();
         let Self { worker, mut pump } = self;
         worker.end(patience).await;
         if !ends(&mut pump).await

@@ -1,37 +1,28 @@
 //! Steps 13 to 15: upload, report, release. The slot is free by now.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use futures_util::StreamExt as _;
-use runtimed_api::digest::Digest;
-use runtimed_api::run::status::{AttemptEnd, LogSegment};
+use runtimed_api::run::status::AttemptEnd;
 use runtimed_api::run::step::Step;
 use runtimed_api::session::{Report, ReportEvent};
-use runtimed_client::controller::Blob;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Attempt;
 use super::collect::PATCH;
+use super::uploads::{self, Item};
 use super::workspace::{Workspace, blocking};
-use super::{Attempt, storage};
 use crate::journal::Record;
-use crate::session::backoff;
 
 /// Uploads of one Run at once.
-const PARALLEL: usize = 4;
-
-/// A file to upload.
-struct Item {
-    what: String,
-    path: PathBuf,
-    digest: Digest,
-    size: u64,
-}
+const PARALLEL: usize = 8;
 
 /// Uploads, reports and releases.
 pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
     let key = attempt.key().clone();
-    if attempt.result.end != AttemptEnd::Lost {
+    if attempt.result.end == AttemptEnd::Lost {
+        // The lease is another's: nothing more can be said of this attempt.
+        attempt.shipping.take().inspect(JoinHandle::abort);
+    } else {
         upload(&mut attempt).await;
     }
     // What the uploads have added is masked as well.
@@ -70,18 +61,12 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
     if let Ok(Err(error)) = removed.await {
         tracing::error!(attempt = %key, %error, "a spool is left behind");
     }
+    attempt.live.log.forget();
 }
 
 /// Puts everything that was collected into the store, until the deadline.
 async fn upload(attempt: &mut Attempt) {
     attempt.live.set(|now| now.step = Some(Step::Upload));
-    let segments = match segments(attempt).await {
-        Ok(segments) => segments,
-        Err(problem) => {
-            attempt.result.warnings.push(problem.to_string());
-            Vec::new()
-        }
-    };
     let facts = attempt.live.log.facts();
     attempt.result.log.bytes = facts.bytes;
     attempt.result.log.records = facts.records;
@@ -89,46 +74,35 @@ async fn upload(attempt: &mut Attempt) {
     if let Some(failure) = facts.failure {
         attempt.result.warnings.push(format!("the log could not be written whole: {failure}"));
     }
-    let mut items = Vec::new();
-    for (item, segment) in segments {
-        items.push(item);
-        attempt.result.log.segments.push(segment);
-    }
-    items.extend(results(attempt));
-    if items.is_empty() {
-        return;
-    }
     let deadline = Instant::now() + attempt.daemon.config.upload.deadline.get();
-    let put = items.into_iter().map(|item| put(attempt, item, deadline));
-    let failed: Vec<String> = futures_util::stream::iter(put)
+    let mut shipping = attempt.shipping.take();
+    let items = results(attempt);
+    let nothing = items.is_empty() && facts.segments.is_empty();
+    let put = items.into_iter().map(|item| uploads::put(attempt, item, deadline));
+    let others = futures_util::stream::iter(put)
         .buffer_unordered(PARALLEL)
         .filter_map(std::future::ready)
-        .collect()
-        .await;
+        .collect::<Vec<String>>();
+    let (mut failed, log) = tokio::join!(others, shipped(&mut shipping, deadline));
+    failed.extend(log);
     attempt.result.uploads_incomplete = failed.into_iter().take(100).collect();
-    let lap = attempt.clock.lap(Step::Upload);
-    attempt.result.steps.push(lap);
+    if !nothing {
+        let lap = attempt.clock.lap(Step::Upload);
+        attempt.result.steps.push(lap);
+    }
 }
 
-/// The log's segments, hashed.
-async fn segments(attempt: &Attempt) -> Result<Vec<(Item, LogSegment)>, runtimed_api::problem::Problem> {
-    let segments = attempt.live.log.facts().segments;
-    if segments.is_empty() {
-        return Ok(Vec::new());
-    }
-    blocking(move || {
-        let mut items = Vec::new();
-        for segment in segments {
-            let bytes =
-                std::fs::read(&segment.path).map_err(|error| storage("the log cannot be read", &error))?;
-            let digest = Digest::of(&bytes);
-            let what = format!("log from {}", segment.offset);
-            let kept = LogSegment { digest, offset: segment.offset, length: segment.length };
-            items.push((Item { what, path: segment.path, digest, size: bytes.len() as u64 }, kept));
+/// Waits until the log is in the store, and says what did not get there.
+async fn shipped(shipping: &mut Option<JoinHandle<Option<String>>>, deadline: Instant) -> Option<String> {
+    let shipping = shipping.as_mut()?;
+    match tokio::time::timeout_at(deadline, &mut *shipping).await {
+        Ok(Ok(failed)) => failed,
+        Ok(Err(error)) => Some(format!("log: {error}")),
+        Err(_elapsed) => {
+            shipping.abort();
+            Some("the end of the log: the store did not take it in time".to_owned())
         }
-        Ok(items)
-    })
-    .await?
+    }
 }
 
 /// Patch, artifacts and manifest, as they are in the spool.
@@ -157,29 +131,4 @@ fn results(attempt: &Attempt) -> Vec<Item> {
         }
     }
     items
-}
-
-/// Puts one item, again and again until the deadline. Returns what did not get there.
-async fn put(attempt: &Attempt, item: Item, deadline: Instant) -> Option<String> {
-    let mut failures = 0;
-    loop {
-        let error = match tokio::fs::File::open(&item.path).await {
-            Ok(file) => {
-                let blob = Blob::File(file);
-                let client = &attempt.daemon.controller;
-                match client.put_blob(&item.digest, item.size, blob, &attempt.lease.token).await {
-                    Ok(()) => return None,
-                    Err(error) => error,
-                }
-            }
-            Err(error) => return Some(format!("{}: {error}", item.what)),
-        };
-        let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
-        failures += 1;
-        if !error.is_retryable() || Instant::now() + pause >= deadline {
-            return Some(format!("{}: {error}", item.what));
-        }
-        tracing::debug!(attempt = %attempt.key(), %error, what = item.what, "an upload is tried again");
-        tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
-    }
 }

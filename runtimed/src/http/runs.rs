@@ -1,15 +1,18 @@
 //! What is known of a Run that is on this daemon.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use runtimed_api::digest::Digest;
 use runtimed_api::enforcement::Tier;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_client::content::{self, Plan};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::{Refused, Shared, auth};
@@ -85,8 +88,7 @@ pub(super) async fn artifact(
     let manifest = live.now().manifest.ok_or_else(|| missing("no artifacts are collected yet"))?;
     let file =
         manifest.files.iter().find(|file| file.path == path).ok_or_else(|| missing("no such artifact"))?;
-    let digest = file.digest.to_string();
-    send(&live.spool.join(file.digest.hex()), &file.content_type, &digest).await
+    send(&live.spool.join(file.digest.hex()), &file.content_type, &file.digest, &headers).await
 }
 
 /// The captured patch.
@@ -97,26 +99,27 @@ pub(super) async fn patch(
 ) -> Result<Response, Refused> {
     let live = auth::attempt(&shared.daemon, &headers, &namespace, &name)?;
     let digest = live.now().patch.ok_or_else(|| missing("no patch is captured"))?;
-    send(&live.spool.join("patch"), "text/x-diff", &digest.to_string()).await
+    send(&live.spool.join("patch"), "text/x-diff", &digest, &headers).await
 }
 
-async fn send(path: &Path, content_type: &str, digest: &str) -> Result<Response, Refused> {
-    let path = PathBuf::from(path);
-    let file =
-        tokio::fs::File::open(&path).await.map_err(|_| missing("it is gone: the controller has it"))?;
-    let mut response = Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024)).into_response();
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_TYPE, content_type.to_owned()),
-        (header::ETAG, format!("\"{digest}\"")),
-        // A Run's file must never be taken for a page of ours.
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-    ] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    }
-    Ok(response)
+async fn send(
+    path: &Path,
+    content_type: &str,
+    digest: &Digest,
+    headers: &HeaderMap,
+) -> Result<Response, Refused> {
+    let gone = |_| missing("it is gone: the controller has it");
+    let mut file = tokio::fs::File::open(path).await.map_err(gone)?;
+    let size = file.metadata().await.map_err(gone)?.len();
+    let plan = content::plan(headers, digest, size);
+    let (start, length) = match &plan {
+        Plan::Whole => (0, size),
+        Plan::Part(part) => (part.start, part.end - part.start),
+        Plan::Unchanged | Plan::Beyond => (0, 0),
+    };
+    file.seek(std::io::SeekFrom::Start(start)).await.map_err(gone)?;
+    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), 64 * 1024));
+    Ok(content::answer(&plan, digest, size, content_type, body))
 }
 
 fn missing(why: &str) -> Problem {

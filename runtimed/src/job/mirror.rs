@@ -1,10 +1,12 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use runtimed_api::log::{LogEvent, Stream};
+use runtimed_api::log::{self, Body, Stream};
+use runtimed_client::logs::{Chunk, More, Source as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::{Daemon, Live};
+use crate::logs::LiveSource;
 
 /// Writes the log of the one attempt to the container's stdout and stderr as it comes: masked, as whoever follows it sees
 /// it. Returns when the log is closed, or when the end comes before any attempt.
@@ -23,43 +25,27 @@ pub(crate) async fn mirror(daemon: Arc<Daemon>, draining: CancellationToken) {
 }
 
 async fn follow(live: Arc<Live>) -> io::Result<()> {
-    let mut ends = live.log.ends();
-    let mut position = live.log.position(0);
+    let log = Arc::clone(&live.log);
+    let mut source = LiveSource::new(log, live.key.attempt.0, CancellationToken::new());
     loop {
-        let end = *ends.borrow_and_update();
-        let log = Arc::clone(&live);
-        let attempt = live.key.attempt.0;
-        // Whoever reads the container's log may be slow, and a pipe that is full must hold up nothing else.
-        let wrote = tokio::task::spawn_blocking(move || {
-            let mut position = position;
-            let events = log.log.read(&mut position, attempt)?;
-            show(&events)?;
-            Ok::<_, io::Error>((position, events.is_empty()))
-        });
-        let (next, nothing) = wrote.await.map_err(io::Error::other)??;
-        position = next;
-        if !nothing {
-            continue;
-        }
-        if end.closed {
-            return Ok(());
-        }
-        if ends.changed().await.is_err() {
+        if let Some(chunk) = source.next().await? {
+            // Whoever reads the container's log may be slow, and a pipe that is full must hold up nothing else.
+            tokio::task::spawn_blocking(move || show(&chunk)).await.map_err(io::Error::other)??;
+        } else if source.more().await != More::Yes {
             return Ok(());
         }
     }
 }
 
-fn show(events: &[LogEvent]) -> io::Result<()> {
+fn show(chunk: &Chunk) -> io::Result<()> {
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    for event in events {
-        match event.stream {
-            Some(Stream::Stdout) => out.write_all(&event.bytes())?,
-            Some(Stream::Stderr) => err.write_all(&event.bytes())?,
-            None => {
-                let dropped = event.dropped.unwrap_or_default();
-                writeln!(err, "runtimed: {dropped} bytes of the log were dropped")?;
-            }
+    let mut rest = &chunk.bytes[..];
+    while let Some((record, after)) = log::split_record(rest).map_err(io::Error::other)? {
+        rest = after;
+        match record.body {
+            Body::Text(Stream::Stdout, text) => out.write_all(text)?,
+            Body::Text(Stream::Stderr, text) => err.write_all(text)?,
+            Body::Gap(dropped) => writeln!(err, "runtimed: {dropped} bytes of the log were dropped")?,
         }
     }
     out.flush()?;

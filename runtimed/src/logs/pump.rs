@@ -13,16 +13,17 @@ use crate::redact::{Masker, Redactor};
 /// As much as a pipe holds by default.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// Reads both pipes until their ends, and closes the log.
-pub async fn pump(stdout: Receiver, stderr: Receiver, redactor: Redactor, log: Arc<Log>) {
-    tokio::join!(
+/// Reads both pipes until their ends, and closes the log. Returns how many secrets were masked.
+pub async fn pump(stdout: Receiver, stderr: Receiver, redactor: Redactor, log: Arc<Log>) -> u64 {
+    let (out, err) = tokio::join!(
         one(stdout, Stream::Stdout, Masker::new(redactor.clone()), &log),
         one(stderr, Stream::Stderr, Masker::new(redactor), &log),
     );
     log.close();
+    out + err
 }
 
-async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) {
+async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) -> u64 {
     // Taken only once there is something to read: many commands never write to one of the two.
     let mut buffer = Vec::new();
     let mut shown = Vec::new();
@@ -36,7 +37,7 @@ async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) {
             Ok(count) => {
                 shown.clear();
                 masker.push(&buffer[..count], &mut shown);
-                log.write(stream, &shown);
+                log.write(stream, &shown).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => break,
@@ -44,7 +45,8 @@ async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) {
     }
     shown.clear();
     masker.finish(&mut shown);
-    log.write(stream, &shown);
+    log.write(stream, &shown).await;
+    masker.hits()
 }
 
 /// Reads the worker's own diagnostics, bounded, into the daemon's log.

@@ -3,17 +3,19 @@
 //! A record is written to its file before readers are told of it, so that a daemon that is killed loses no byte that a
 //! reader has seen. The format is that of [`runtimed_api::log`].
 
-use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use runtimed_api::log::{self, Body, HEADER_BYTES, LogEvent, MAX_RECORD_BYTES, Record, Stream};
+use runtimed_api::log::{self, Body, HEADER_BYTES, MAX_RECORD_BYTES, Record, Stream};
+use runtimed_client::logs::Chunk;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::pool::{Pool, Share};
 use crate::room;
 
 /// Past this many bytes a new segment is begun.
@@ -26,10 +28,33 @@ const READ_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Log {
     dir: PathBuf,
-    /// Bytes of text that are kept; what comes after is counted and dropped.
     limit: u64,
+    overflow: Overflow,
+    pool: Arc<Pool>,
     inner: Mutex<Inner>,
     end: watch::Sender<End>,
+}
+
+/// What a log may take, and what happens beyond it.
+#[derive(Debug)]
+pub struct Bounds {
+    /// Bytes of text that are kept of it.
+    pub limit: u64,
+    /// What it takes of what all logs of the pod may.
+    pub share: Share,
+    /// What happens beyond either.
+    pub overflow: Overflow,
+}
+
+/// What happens to text for which there is no room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overflow {
+    /// It is dropped, and a gap record says how much.
+    #[default]
+    Drop,
+    /// It waits in its pipe, and so does the command, until there is room or the command is ended.
+    Block,
 }
 
 /// How far a log goes.
@@ -45,12 +70,19 @@ pub struct End {
 
 #[derive(Debug, Default)]
 struct Inner {
+    share: Option<Share>,
     segments: Vec<Segment>,
     file: Option<File>,
     offset: u64,
     records: u64,
     dropped: u64,
+    /// Of what was dropped: what no gap record has told yet.
+    untold: u64,
+    /// Nothing waits any more for room: the command is over.
+    released: bool,
     failure: Option<String>,
+    /// Where records are put together.
+    buffer: Vec<u8>,
     last_output: Option<Timestamp>,
 }
 
@@ -82,10 +114,11 @@ pub struct Facts {
     pub failure: Option<String>,
 }
 
-/// Where a reader is.
+/// Where a reader is: before a record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Position {
     segment: usize,
+    /// Bytes of the segment's file before it; 0 is the segment's beginning.
     within: u64,
     offset: u64,
 }
@@ -93,49 +126,78 @@ pub struct Position {
 impl Log {
     /// A log whose segments will be in `dir`, which is made when the first byte comes.
     #[must_use]
-    pub fn new(dir: PathBuf, limit: u64) -> Self {
-        Self { dir, limit, inner: Mutex::default(), end: watch::Sender::default() }
+    pub fn new(dir: PathBuf, bounds: Bounds) -> Self {
+        let pool = Arc::clone(bounds.share.pool());
+        let inner = Mutex::new(Inner { share: Some(bounds.share), ..Inner::default() });
+        let (limit, overflow) = (bounds.limit, bounds.overflow);
+        Self { dir, limit, overflow, pool, inner, end: watch::Sender::default() }
     }
 
-    /// Appends text of a stream. What cannot be kept is counted, and a gap record says so at the end.
-    pub fn write(&self, stream: Stream, mut text: &[u8]) {
-        if text.is_empty() {
-            return;
+    /// Appends text of a stream, as it comes: what there is no room for is dropped and told in a gap record, or waited
+    /// with.
+    pub async fn write(&self, stream: Stream, mut text: &[u8]) {
+        while !text.is_empty() {
+            let mut freed = std::pin::pin!(self.pool.freed());
+            // Registered before the look, so that no room is missed.
+            freed.as_mut().enable();
+            let mut ends = self.end.subscribe();
+            let taken = self.put(stream, text);
+            text = &text[taken..];
+            if !text.is_empty() {
+                tokio::select! {
+                    () = freed => {}
+                    // Released, or closed.
+                    _changed = ends.changed() => {}
+                }
+            }
         }
+    }
+
+    /// Appends what there is room for, and returns how much of `text` needs nothing more to be done.
+    fn put(&self, stream: Stream, text: &[u8]) -> usize {
         let now = Timestamp::now();
         let micros = u64::try_from(now.as_microsecond()).unwrap_or(0);
         let mut inner = self.lock();
         inner.last_output = Some(now);
-        let room = usize::try_from(self.limit.saturating_sub(inner.offset)).unwrap_or(usize::MAX);
-        // After the first drop nothing more is kept: a hole in the middle would be taken for the whole.
-        let keep = if inner.dropped > 0 { 0 } else { room.min(text.len()) };
-        inner.dropped += (text.len() - keep) as u64;
-        text = &text[..keep];
-        let mut bytes = Vec::with_capacity(text.len() + 64);
-        for piece in text.chunks(MAX_RECORD_BYTES) {
-            bytes.clear();
-            log::append(&mut bytes, Record { micros, body: Body::Text(stream, piece) });
-            if let Err(error) = inner.append(&self.dir, &bytes, piece.len() as u64) {
+        let room = self.limit.saturating_sub(inner.offset).min(text.len() as u64);
+        let got = inner.share.as_mut().map_or(0, |share| share.take(room));
+        let keep = usize::try_from(got).unwrap_or(text.len());
+        for piece in text[..keep].chunks(MAX_RECORD_BYTES) {
+            if let Err(error) = inner.text(&self.dir, micros, stream, piece) {
                 inner.failure = Some(error.to_string());
-                inner.dropped += piece.len() as u64;
+                inner.drop_bytes(piece.len() as u64);
             }
         }
+        let waits = self.overflow == Overflow::Block && !inner.released;
+        if keep < text.len() && !waits {
+            inner.drop_bytes((text.len() - keep) as u64);
+        }
+        self.tell(&inner, false);
+        if waits { keep } else { text.len() }
+    }
+
+    /// The command is over: nobody waits for room any more.
+    pub fn release(&self) {
+        let mut inner = self.lock();
+        inner.released = true;
         self.tell(&inner, false);
     }
 
     /// Nothing more comes.
     pub fn close(&self) {
+        let micros = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
         let mut inner = self.lock();
-        if inner.dropped > 0 {
-            let micros = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
-            let mut bytes = Vec::new();
-            log::append(&mut bytes, Record { micros, body: Body::Gap(inner.dropped) });
-            if let Err(error) = inner.append(&self.dir, &bytes, 0) {
-                inner.failure = Some(error.to_string());
-            }
+        inner.released = true;
+        if let Err(error) = inner.gap(&self.dir, micros) {
+            inner.failure = Some(error.to_string());
         }
         inner.file = None;
         self.tell(&inner, true);
+    }
+
+    /// Gives back what it has taken of the pool: its files are gone.
+    pub fn forget(&self) {
+        self.lock().share = None;
     }
 
     /// What is known of the log now.
@@ -163,90 +225,75 @@ impl Log {
         self.end.subscribe()
     }
 
-    /// The position of an offset: nothing before it is read again.
+    /// The position of the segment that holds this offset.
     #[must_use]
     pub fn position(&self, offset: u64) -> Position {
         let inner = self.lock();
         let segment = inner.segments.partition_point(|segment| segment.offset <= offset).saturating_sub(1);
-        Position { segment, within: 0, offset }
+        Position { segment, ..Position::default() }
     }
 
-    /// Reads on from `position`, as events of `attempt`: at most a few hundred KiB, and nothing at the end.
-    ///
-    /// # Errors
-    /// A segment cannot be read.
-    pub fn read(&self, position: &mut Position, attempt: u32) -> io::Result<Vec<LogEvent>> {
-        loop {
-            let (segment, last) = {
-                let inner = self.lock();
-                let Some(segment) = inner.segments.get(position.segment) else { return Ok(Vec::new()) };
-                (segment.clone(), position.segment + 1 == inner.segments.len())
-            };
-            let start = position.within.max(HEADER_BYTES as u64);
-            if start >= segment.stored {
-                if last {
-                    return Ok(Vec::new());
-                }
-                *position = Position { segment: position.segment + 1, within: 0, ..*position };
-                continue;
-            }
-            let wanted = usize::try_from(segment.stored - start).unwrap_or(READ_BYTES).min(READ_BYTES);
-            let mut bytes = vec![0; wanted];
-            File::open(&segment.path)?.read_exact_at(&mut bytes, start)?;
-            let mut events = Vec::new();
-            let mut rest = bytes.as_slice();
-            // The offset of a record is the sum of those before it; a fresh position starts at the segment's own.
-            let mut offset = if position.within == 0 { segment.offset } else { position.offset };
-            let wanted_from = position.offset;
-            while let Some((record, after)) = log::split_record(rest).map_err(io::Error::other)? {
-                rest = after;
-                if let Some(event) = event_after(attempt, &record, &mut offset, wanted_from) {
-                    events.push(event);
-                }
-            }
-            let taken = (bytes.len() - rest.len()) as u64;
-            position.within = start + taken;
-            position.offset = offset.max(wanted_from);
-            if !events.is_empty() {
-                return Ok(events);
-            }
-            if taken == 0 {
-                return Err(io::Error::other("a record is longer than what is read at a time"));
-            }
+    /// How far it goes now.
+    #[must_use]
+    pub fn end(&self) -> End {
+        *self.end.borrow()
+    }
+
+    /// Ends the segment that is written, if it holds as much as this: the next record begins another.
+    pub fn seal(&self, least: u64) {
+        let mut inner = self.lock();
+        if inner.segments.last().is_some_and(|segment| segment.stored >= least) {
+            inner.file = None;
         }
     }
 
-    /// The offset where the last `lines` lines begin, of one stream or of both. It reads the whole log.
+    /// The offsets where its segments begin.
+    #[must_use]
+    pub fn parts(&self) -> Vec<u64> {
+        self.lock().segments.iter().map(|segment| segment.offset).collect()
+    }
+
+    /// Reads on from `position`: whole records, at most a few hundred KiB; `None` at the end.
     ///
     /// # Errors
     /// A segment cannot be read.
-    pub fn tail(&self, lines: u64, stream: Option<Stream>) -> io::Result<u64> {
-        let most = usize::try_from(lines).unwrap_or(usize::MAX);
-        let (mut position, mut end) = (Position::default(), 0);
-        let mut starts = VecDeque::new();
-        // Each stream has lines of its own: one may stop in the middle of a line and the other go on.
-        let mut begins = [true, true];
+    pub fn read(&self, position: &mut Position) -> io::Result<Option<Chunk>> {
         loop {
-            let events = self.read(&mut position, 0)?;
-            if events.is_empty() {
-                return Ok(if most == 0 { end } else { starts.front().copied().unwrap_or(0) });
+            let (segment, last) = {
+                let inner = self.lock();
+                let Some(segment) = inner.segments.get(position.segment) else { return Ok(None) };
+                (segment.clone(), position.segment + 1 == inner.segments.len())
+            };
+            if position.within == 0 {
+                *position = Position { within: HEADER_BYTES as u64, offset: segment.offset, ..*position };
             }
-            for event in events {
-                let Some(of) = event.stream.filter(|of| stream.is_none_or(|wanted| wanted == *of)) else {
-                    continue;
-                };
-                let bytes = event.bytes();
-                let begin = event.next - bytes.len() as u64;
-                let fresh = &mut begins[usize::from(of == Stream::Stderr)];
-                for (at, byte) in (begin..).zip(&bytes) {
-                    if std::mem::replace(fresh, *byte == b'\n') {
-                        starts.push_back(at);
-                    }
+            if position.within >= segment.stored {
+                if last {
+                    return Ok(None);
                 }
-                let excess = starts.len().saturating_sub(most);
-                starts.drain(..excess);
-                end = event.next;
+                *position = Position { segment: position.segment + 1, within: 0, offset: 0 };
+                continue;
             }
+            let left = segment.stored - position.within;
+            let wanted = usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let mut bytes = vec![0; wanted];
+            File::open(&segment.path)?.read_exact_at(&mut bytes, position.within)?;
+            let (mut text, mut rest) = (0, bytes.as_slice());
+            while let Some((record, after)) = log::split_record(rest).map_err(io::Error::other)? {
+                rest = after;
+                if let Body::Text(_, piece) = record.body {
+                    text += piece.len() as u64;
+                }
+            }
+            let taken = bytes.len() - rest.len();
+            if taken == 0 {
+                return Err(io::Error::other("a record is longer than what is read at a time"));
+            }
+            bytes.truncate(taken);
+            let offset = position.offset;
+            *position =
+                Position { within: position.within + taken as u64, offset: offset + text, ..*position };
+            return Ok(Some(Chunk { offset, bytes: bytes.into() }));
         }
     }
 
@@ -260,21 +307,35 @@ impl Log {
     }
 }
 
-/// The event for a record, without what lies before `from`; moves `offset` past it.
-fn event_after(attempt: u32, record: &Record<'_>, offset: &mut u64, from: u64) -> Option<LogEvent> {
-    match record.body {
-        Body::Gap(_) => Some(LogEvent::of(attempt, record, *offset)),
-        Body::Text(stream, text) => {
-            let skipped = usize::try_from(from.saturating_sub(*offset)).unwrap_or(usize::MAX).min(text.len());
-            *offset += text.len() as u64;
-            let rest = &text[skipped..];
-            let rest = Record { body: Body::Text(stream, rest), ..*record };
-            (skipped < text.len()).then(|| LogEvent::of(attempt, &rest, *offset))
-        }
-    }
-}
-
 impl Inner {
+    /// Appends text, and before it what is missing there.
+    fn text(&mut self, dir: &Path, micros: u64, stream: Stream, text: &[u8]) -> io::Result<()> {
+        self.gap(dir, micros)?;
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        log::append(&mut bytes, Record { micros, body: Body::Text(stream, text) });
+        let appended = self.append(dir, &bytes, text.len() as u64);
+        self.buffer = bytes;
+        appended
+    }
+
+    /// Tells what was dropped since the last record.
+    fn gap(&mut self, dir: &Path, micros: u64) -> io::Result<()> {
+        if self.untold == 0 {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        log::append(&mut bytes, Record { micros, body: Body::Gap(self.untold) });
+        self.append(dir, &bytes, 0)?;
+        self.untold = 0;
+        Ok(())
+    }
+
+    fn drop_bytes(&mut self, count: u64) {
+        self.dropped += count;
+        self.untold += count;
+    }
+
     fn append(&mut self, dir: &Path, bytes: &[u8], text: u64) -> io::Result<()> {
         let full = self.segments.last().is_none_or(|segment| segment.stored >= SEGMENT_BYTES);
         if full || self.file.is_none() {
@@ -301,82 +362,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(events: &[LogEvent]) -> Vec<u8> {
-        events.iter().flat_map(LogEvent::bytes).collect()
-    }
-
-    fn read_all(log: &Log, from: u64) -> Vec<LogEvent> {
-        let mut position = log.position(from);
-        let mut all = Vec::new();
-        loop {
-            let events = log.read(&mut position, 1).expect("reads");
-            if events.is_empty() {
-                return all;
-            }
-            all.extend(events);
-        }
-    }
-
-    #[test]
-    fn every_offset_is_a_place_to_resume_at() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let log = Log::new(dir.path().join("log"), u64::MAX);
-        log.write(Stream::Stdout, b"one\ntwo");
-        log.write(Stream::Stderr, b"\xff\xfe!");
-        log.write(Stream::Stdout, b"end\n");
-        log.close();
-        let whole = b"one\ntwo\xff\xfe!end\n";
-        for from in 0..=whole.len() {
-            let events = read_all(&log, from as u64);
-            assert_eq!(text(&events), whole[from..], "from {from}");
-            assert!(events.last().is_none_or(|event| event.next == whole.len() as u64));
-        }
-    }
-
-    #[test]
-    fn a_long_log_has_several_segments_and_reads_as_one() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let log = Log::new(dir.path().join("log"), u64::MAX);
-        let piece: Vec<u8> = (0..100_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
-        for _ in 0..100 {
-            log.write(Stream::Stdout, &piece);
-        }
-        let facts = log.facts();
-        assert!(facts.segments.len() >= 3);
-        assert_eq!(text(&read_all(&log, 0)), piece.repeat(100));
-        let middle = facts.segments[1].offset;
-        assert_eq!(text(&read_all(&log, middle)).len() as u64, facts.bytes - middle);
-    }
-
-    #[test]
-    fn a_tail_begins_at_a_line() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let log = Log::new(dir.path().join("log"), u64::MAX);
-        log.write(Stream::Stdout, b"one\ntw");
-        log.write(Stream::Stderr, b"err\n");
-        log.write(Stream::Stdout, b"o\nthree\n");
-        let tail = |lines, stream| text(&read_all(&log, log.tail(lines, stream).expect("reads")));
-        assert_eq!(tail(1, None), b"three\n");
-        assert_eq!(tail(2, None), b"err\no\nthree\n");
-        assert_eq!(tail(2, Some(Stream::Stdout)), b"twerr\no\nthree\n");
-        assert_eq!(tail(99, None), b"one\ntwerr\no\nthree\n");
-        assert_eq!(tail(0, None), b"");
-    }
-
-    #[test]
-    fn what_is_over_the_limit_is_counted_in_a_gap() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let log = Log::new(dir.path().join("log"), 5);
-        log.write(Stream::Stdout, b"abc");
-        log.write(Stream::Stdout, b"defgh");
-        log.write(Stream::Stderr, b"ij");
-        log.close();
-        let events = read_all(&log, 0);
-        assert_eq!(text(&events), b"abcde");
-        assert_eq!(events.last().and_then(|event| event.dropped), Some(5));
-        assert_eq!(log.facts().dropped, 5);
-    }
-}
+mod tests;

@@ -1,16 +1,24 @@
 //! What is looked for: each secret in the encodings that programs print by accident.
 
 use std::collections::HashSet;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{fmt, io};
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use runtimed_api::digest::Digest;
 use zeroize::Zeroizing;
 
-/// Shorter encodings and lines would mask half of a log.
-const MIN_NEEDLE: usize = 8;
+use super::set::{Needle, SHORTEST, Set};
+use super::squeeze::squeeze;
+
+/// Needles of all secrets of a Run.
+const MAX_NEEDLES: usize = 1 << 20;
+
+/// More secrets than can be masked together.
+#[derive(Debug, thiserror::Error)]
+#[error("there are more secrets than can be masked together")]
+pub struct TooMany;
 
 /// The secrets of one attempt. Values may be added at any time, and none is ever taken away.
 #[derive(Clone, Default)]
@@ -20,23 +28,22 @@ pub struct Redactor {
 
 #[derive(Default)]
 struct Shared {
-    known: Vec<Needle>,
+    /// Looked for as they are.
+    raw: Vec<Needle>,
+    /// Looked for in the text without its white space.
+    squeezed: Vec<Needle>,
     built: Option<Arc<Needles>>,
 }
 
-/// Bytes to look for, and what to show in their place.
-type Needle = (Zeroizing<Vec<u8>>, Arc<[u8]>);
-
 /// What to look for, ready for searching.
 pub struct Needles {
-    pub(super) automaton: AhoCorasick,
-    pub(super) masks: Vec<Arc<[u8]>>,
-    pub(super) patterns: Vec<Zeroizing<Vec<u8>>>,
+    pub(super) raw: Set,
+    pub(super) squeezed: Set,
 }
 
 impl fmt::Debug for Needles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Needles({})", self.patterns.len())
+        write!(f, "Needles({})", self.raw.len() + self.squeezed.len())
     }
 }
 
@@ -47,37 +54,29 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Looks for each of these values from now on, and masks it as `***name***`. One automaton is built for all, which
-    /// for large keys takes a while.
+    /// Looks for each of these values from now on, and masks it as `***name***`.
     ///
     /// # Errors
-    /// The automaton cannot be built: there are more secrets than it takes.
-    pub fn register(&self, secrets: &[(&str, &[u8])]) -> Result<(), aho_corasick::BuildError> {
-        let mut shared = self.shared.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut seen: HashSet<Vec<u8>> = shared.known.iter().map(|(known, _)| known.to_vec()).collect();
+    /// There are more needles than can be counted.
+    pub fn register(&self, secrets: &[(&str, &[u8])]) -> Result<(), TooMany> {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let Shared { raw, squeezed, built } = &mut *shared;
         for (name, value) in secrets {
             let mask: Arc<[u8]> = format!("***{name}***").into_bytes().into();
-            for needle in encodings(value) {
-                if seen.insert(needle.to_vec()) {
-                    shared.known.push((needle, Arc::clone(&mask)));
-                }
-            }
+            add(raw, &mask, plain_forms(value));
+            add(squeezed, &mask, digit_forms(value.trim_ascii()));
         }
-        // The copies are wiped like the values.
-        seen.into_iter().for_each(|copy| drop(Zeroizing::new(copy)));
-        let (patterns, masks): (Vec<_>, Vec<_>) = shared.known.iter().cloned().unzip();
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .kind(Some(kind_for(patterns.iter().map(|pattern| pattern.len()).sum())))
-            .build(patterns.iter().map(|pattern| pattern.as_slice()))?;
-        shared.built = Some(Arc::new(Needles { automaton, masks, patterns }));
+        if raw.len().max(squeezed.len()) > MAX_NEEDLES {
+            return Err(TooMany);
+        }
+        *built = Some(Arc::new(Needles { raw: Set::new(raw.clone()), squeezed: Set::new(squeezed.clone()) }));
         Ok(())
     }
 
     /// What to look for now; `None` while there is nothing.
     #[must_use]
     pub fn needles(&self) -> Option<Arc<Needles>> {
-        self.shared.read().unwrap_or_else(std::sync::PoisonError::into_inner).built.clone()
+        self.shared.read().unwrap_or_else(PoisonError::into_inner).built.clone()
     }
 
     /// `bytes` with every secret masked.
@@ -99,43 +98,53 @@ impl Redactor {
     /// Whether a secret is in `bytes`.
     #[must_use]
     pub fn finds_in(&self, bytes: &[u8]) -> bool {
-        self.needles().is_some_and(|needles| needles.automaton.is_match(bytes))
+        self.needles().is_some_and(|needles| {
+            let mut squeezed = Vec::new();
+            squeeze(bytes, &mut squeezed);
+            needles.raw.is_in(bytes) || needles.squeezed.is_in(&squeezed)
+        })
     }
 
     /// Whether a secret is in what is read, wherever its pieces end.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn finds_in_stream(&self, bytes: impl io::Read) -> io::Result<bool> {
-        let Some(needles) = self.needles() else { return Ok(false) };
-        let first = needles.automaton.stream_find_iter(bytes).next();
-        Ok(first.transpose()?.is_some())
+    pub fn finds_in_stream(&self, mut bytes: impl io::Read) -> io::Result<bool> {
+        let (mut masker, mut piece, mut out) =
+            (super::Masker::new(self.clone()), vec![0; 64 * 1024], Vec::new());
+        while masker.hits() == 0 {
+            let count = match bytes.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            masker.push(&piece[..count], &mut out);
+            out.clear();
+        }
+        masker.finish(&mut out);
+        Ok(masker.hits() > 0)
     }
 }
 
-/// Which automaton for so many bytes of needles. The fast one takes up to a KiB of memory for each of them, so that a
-/// 64 KiB key in all its forms would take hundreds of MiB.
-fn kind_for(bytes: usize) -> AhoCorasickKind {
-    if bytes <= 16 * 1024 { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA }
+/// Adds what is not there yet and is long enough: shorter lines and encodings would mask half of a log.
+fn add(needles: &mut Vec<Needle>, mask: &Arc<[u8]>, forms: Vec<Zeroizing<Vec<u8>>>) {
+    // By digest, so that no further copy of a value is in memory.
+    let mut seen: HashSet<Digest> = needles.iter().map(|needle| Digest::of(&needle.bytes)).collect();
+    for bytes in forms {
+        if bytes.len() >= SHORTEST && seen.insert(Digest::of(&bytes)) {
+            needles.push(Needle { bytes, mask: Arc::clone(mask) });
+        }
+    }
 }
 
-/// The forms in which a value is looked for.
-fn encodings(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+/// The forms of a value that are text like any other.
+fn plain_forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut forms: Vec<Zeroizing<Vec<u8>>> = vec![Zeroizing::new(value.to_vec())];
     let trimmed = value.trim_ascii();
     forms.push(Zeroizing::new(trimmed.to_vec()));
     // A key of many lines is printed line by line, with a prefix before each.
     forms.extend(value.split(|b| *b == b'\n').map(|line| Zeroizing::new(line.trim_ascii().to_vec())));
-    for phase in 0..3 {
-        forms.push(base64_interior(trimmed, phase, |bytes| STANDARD_NO_PAD.encode(bytes)));
-        forms.push(base64_interior(trimmed, phase, |bytes| URL_SAFE_NO_PAD.encode(bytes)));
-    }
-    let hex = |upper: bool| -> Zeroizing<Vec<u8>> {
-        let digits: &[u8; 16] = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
-        let pair = |b: &u8| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]];
-        Zeroizing::new(trimmed.iter().flat_map(pair).collect())
-    };
-    forms.extend([hex(false), hex(true)]);
     forms.extend([percent(trimmed, false), percent(trimmed, true)]);
     if let Ok(text) = std::str::from_utf8(trimmed)
         && let Ok(json) = serde_json::to_string(text)
@@ -143,7 +152,22 @@ fn encodings(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
         let json = Zeroizing::new(json.into_bytes());
         forms.push(Zeroizing::new(json[1..json.len() - 1].to_vec()));
     }
-    forms.retain(|form| form.len() >= MIN_NEEDLE);
+    forms
+}
+
+/// The forms of a value that are digits of some base: programs break them into lines and groups as they like.
+fn digit_forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut forms = Vec::new();
+    for phase in 0..3 {
+        forms.push(base64_interior(value, phase, |bytes| STANDARD_NO_PAD.encode(bytes)));
+        forms.push(base64_interior(value, phase, |bytes| URL_SAFE_NO_PAD.encode(bytes)));
+    }
+    let hex = |upper: bool| -> Zeroizing<Vec<u8>> {
+        let digits: &[u8; 16] = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
+        let pair = |b: &u8| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]];
+        Zeroizing::new(value.iter().flat_map(pair).collect())
+    };
+    forms.extend([hex(false), hex(true)]);
     forms
 }
 

@@ -3,54 +3,76 @@
 //! Everything is let through at once but the one tail that may be the beginning of a secret: the longest end of the
 //! text so far that is a proper beginning of something looked for. Matches are searched with overlaps, for the phrase
 //! `tok-tok-SECRET` holds `tok-SECRET` where a search that restarts after a near miss does not see it.
+//!
+//! Encodings are looked for in the text without its white space as well. There a few digits at the end of a line may be
+//! the beginning of a secret that goes on in the next one: as the last word of any line may be, and a person waits for
+//! that line. So fewer than eight digits before white space are shown and remembered; if a secret goes on from there, the
+//! rest of it is masked.
 
 use super::needles::{Needles, Redactor};
+use super::set::{Hit, SHORTEST};
+use super::squeeze::{Places, is_blank, squeeze};
 
 /// Masks one stream.
 #[derive(Debug)]
 pub struct Masker {
     redactor: Redactor,
-    /// The tail that may be the beginning of a secret. Its first `covered` bytes are masked already.
+    /// The tail that may be the beginning of a secret.
     carry: Vec<u8>,
-    covered: usize,
+    /// How much of it is shown or masked already.
+    done: usize,
+    /// How much of that was masked.
+    masked: usize,
     hits: u64,
+    scratch: Scratch,
+}
+
+/// Memory that is used again for each piece.
+#[derive(Debug, Default)]
+struct Scratch {
+    squeezed: Vec<u8>,
+    found: Vec<Found>,
+    hits: Vec<Hit>,
+}
+
+/// A needle in the text as it came.
+#[derive(Debug)]
+struct Found {
+    start: usize,
+    end: usize,
+    /// Among the needles that are looked for without white space.
+    squeezed: bool,
+    hit: Hit,
 }
 
 impl Masker {
     /// A masker at the beginning of a stream.
     #[must_use]
     pub fn new(redactor: Redactor) -> Self {
-        Self { redactor, carry: Vec::new(), covered: 0, hits: 0 }
+        Self { redactor, carry: Vec::new(), done: 0, masked: 0, hits: 0, scratch: Scratch::default() }
     }
 
     /// Takes the next piece, and appends to `out` what may be shown.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let Some(needles) = self.redactor.needles() else {
-            out.append(&mut self.carry);
             out.extend_from_slice(piece);
             return;
         };
         if self.carry.is_empty() {
-            let keep = advance(&needles, piece, 0, false, out);
-            self.retain(piece, keep);
+            self.advance(&needles, piece, false, out);
         } else {
             let mut text = std::mem::take(&mut self.carry);
             text.extend_from_slice(piece);
-            let keep = advance(&needles, &text, self.covered, false, out);
-            self.retain(&text, keep);
+            self.advance(&needles, &text, false, out);
         }
     }
 
     /// The stream is over: what was held back is no secret.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let text = std::mem::take(&mut self.carry);
-        match self.redactor.needles() {
-            Some(needles) => {
-                self.hits += advance(&needles, &text, self.covered, true, out).hits;
-            }
-            None => out.extend_from_slice(&text),
+        if let Some(needles) = self.redactor.needles() {
+            self.advance(&needles, &text, true, out);
         }
-        self.covered = 0;
     }
 
     /// How many secrets were masked so far.
@@ -59,66 +81,97 @@ impl Masker {
         self.hits
     }
 
-    fn retain(&mut self, text: &[u8], keep: Keep) {
-        self.carry.clear();
-        self.carry.extend_from_slice(&text[keep.from..]);
-        self.covered = keep.covered;
-        self.hits += keep.hits;
-    }
-}
-
-/// What of a text is held back: from where, how much of that is masked already, and how many were masked.
-struct Keep {
-    from: usize,
-    covered: usize,
-    hits: u64,
-}
-
-/// Lets through what of `text` can be told. The first `done` bytes were let through or masked before.
-fn advance(needles: &Needles, text: &[u8], mut done: usize, last: bool, out: &mut Vec<u8>) -> Keep {
-    let from = if last { text.len() } else { text.len() - longest_beginning(needles, text) };
-    let mut found: Vec<_> = needles.automaton.find_overlapping_iter(text).collect();
-    // The longest of those that begin together names the mask.
-    found.sort_by_key(|hit| (hit.start(), std::cmp::Reverse(hit.end())));
-    let (mut masked_until, mut hits) = (0, 0);
-    for hit in found {
-        if hit.start() >= from {
-            // It lies in what is held back, and will be found again.
-            break;
-        }
-        if hit.end() > done {
-            hits += 1;
-            if hit.start() >= done {
-                out.extend_from_slice(&text[done..hit.start()]);
-                // One that begins inside or right at the end of another only makes its mask longer.
-                if hit.start() > masked_until || masked_until == 0 {
-                    out.extend_from_slice(&needles.masks[hit.pattern().as_usize()]);
-                }
-            }
-            done = hit.end();
-        }
-        masked_until = masked_until.max(hit.end());
-    }
-    if done < from {
-        out.extend_from_slice(&text[done..from]);
-        done = from;
-    }
-    Keep { from, covered: done - from, hits }
-}
-
-/// The length of the longest end of `text` that is a proper beginning of something looked for.
-fn longest_beginning(needles: &Needles, text: &[u8]) -> usize {
-    let mut longest = 0;
-    for pattern in &needles.patterns {
-        let most = (pattern.len() - 1).min(text.len());
-        for length in (longest + 1..=most).rev() {
-            if pattern.starts_with(&text[text.len() - length..]) {
-                longest = length;
+    /// Lets through what of `text` can be told, and keeps the rest of it.
+    fn advance(&mut self, needles: &Needles, text: &[u8], last: bool, out: &mut Vec<u8>) {
+        let Scratch { squeezed, found, hits } = &mut self.scratch;
+        squeeze(text, squeezed);
+        let tail = if last { Tail::none(text) } else { Tail::of(needles, text, squeezed) };
+        find(needles, text, squeezed, hits, found);
+        let (mut done, mut masked) = (self.done, self.masked);
+        for one in found.iter() {
+            if one.start >= tail.hold {
+                // It lies in what is held back, and will be found again.
                 break;
             }
+            if one.end <= done {
+                continue;
+            }
+            self.hits += 1;
+            if one.start > done {
+                out.extend_from_slice(&text[done..one.start]);
+                done = one.start;
+            }
+            // One that begins inside or right at the end of another only makes its mask longer.
+            if masked == 0 || masked < done || one.start > masked {
+                let set = if one.squeezed { &needles.squeezed } else { &needles.raw };
+                out.extend_from_slice(set.mask(&one.hit));
+            }
+            (done, masked) = (one.end, one.end);
         }
+        if done < tail.hold {
+            out.extend_from_slice(&text[done..tail.hold]);
+            done = tail.hold;
+        }
+        let keep = tail.keep.min(done);
+        self.carry.clear();
+        self.carry.extend_from_slice(&text[keep..]);
+        self.done = done - keep;
+        self.masked = masked.saturating_sub(keep);
     }
-    longest
+}
+
+/// Every needle in `text`, by where it begins; of those that begin together the longest first, for it names the mask.
+fn find(needles: &Needles, text: &[u8], squeezed: &[u8], hits: &mut Vec<Hit>, found: &mut Vec<Found>) {
+    found.clear();
+    hits.clear();
+    needles.raw.find(text, hits);
+    found.extend(hits.drain(..).map(|hit| Found { start: hit.start, end: hit.end, squeezed: false, hit }));
+    needles.squeezed.find(squeezed, hits);
+    if !hits.is_empty() {
+        hits.sort_by_key(|hit| hit.start);
+        let (mut starts, mut ends) = (Places::new(text), Places::new(text));
+        found.extend(hits.drain(..).map(|hit| {
+            let (start, end) = (starts.of(hit.start), ends.of(hit.end - 1) + 1);
+            Found { start, end, squeezed: true, hit }
+        }));
+    }
+    found.sort_by_key(|one| (one.start, std::cmp::Reverse(one.end)));
+}
+
+/// What of a text is not done with.
+struct Tail {
+    /// From here on it is not shown yet.
+    hold: usize,
+    /// From here on it is remembered.
+    keep: usize,
+}
+
+impl Tail {
+    fn none(text: &[u8]) -> Self {
+        Self { hold: text.len(), keep: text.len() }
+    }
+
+    fn of(needles: &Needles, text: &[u8], squeezed: &[u8]) -> Self {
+        let mut tail = Self::none(text);
+        needles.raw.beginnings(text, |start| {
+            tail = Self { hold: start, keep: start };
+            true
+        });
+        // Digits that nothing blank follows are held back however few they are.
+        let word = text.iter().rev().take_while(|byte| !is_blank(**byte)).count();
+        let mut places = Places::new(text);
+        needles.squeezed.beginnings(squeezed, |start| {
+            let digits = squeezed.len() - start;
+            let held = digits >= SHORTEST || digits <= word;
+            let place = places.of(start);
+            tail.keep = tail.keep.min(place);
+            if held {
+                tail.hold = tail.hold.min(place);
+            }
+            held
+        });
+        tail
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +240,130 @@ mod tests {
         assert_eq!(masked(&key, &[one.as_bytes()]), b"[***x***]");
     }
 
+    fn wrapped(text: &str, columns: usize, end: &str) -> String {
+        let lines: Vec<&str> =
+            (0..text.len()).step_by(columns).map(|at| &text[at..text.len().min(at + columns)]).collect();
+        lines.join(end)
+    }
+
+    #[test]
+    fn encodings_are_masked_across_line_breaks_and_spaces() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let secret: String =
+            (0..90_u32).map(|i| char::from(b'!' + u8::try_from(i * 7 % 90).unwrap_or(0))).collect();
+        for before in ["", "a", "ab"] {
+            let encoded = STANDARD.encode([before.as_bytes(), secret.as_bytes(), b" tail"].concat());
+            for (columns, end) in [(76, "\n"), (64, "\r\n"), (20, "\n    "), (5, "\n")] {
+                let text = wrapped(&encoded, columns, end);
+                let out = masked(secret.as_bytes(), &[text.as_bytes()]);
+                let shown = String::from_utf8_lossy(&out).replace(char::is_whitespace, "");
+                assert!(shown.contains("***x***"), "{columns}: {shown}");
+                assert!(
+                    !encoded.contains(&shown.replace("***x***", "")) || shown.len() < 20,
+                    "{columns}: {shown}"
+                );
+                for cut in 1..text.len() {
+                    let split =
+                        masked(secret.as_bytes(), &[&text.as_bytes()[..cut], &text.as_bytes()[cut..]]);
+                    let split = String::from_utf8_lossy(&split).into_owned();
+                    assert!(split.contains("***x***") && split.len() < 40, "{columns} at {cut}: {split}");
+                }
+            }
+        }
+        // As `od -An -tx1` and `xxd -p` have it.
+        let od: String = secret
+            .bytes()
+            .enumerate()
+            .map(|(i, b)| format!(" {b:02x}{}", if i % 16 == 15 { "\n" } else { "" }))
+            .collect();
+        assert_eq!(masked(secret.as_bytes(), &[od.as_bytes()]), b" ***x***");
+        let xxd = wrapped(&secret.bytes().map(|b| format!("{b:02x}")).collect::<String>(), 60, "\n");
+        assert_eq!(masked(secret.as_bytes(), &[xxd.as_bytes()]), b"***x***");
+    }
+
+    /// A line that happens to end like an encoding begins is shown, and still no encoding comes out.
+    #[test]
+    fn the_end_of_a_line_is_not_held_back_for_a_few_digits() {
+        let redactor = Redactor::default();
+        redactor.register(&[("x", b"hunter22hunter22")]).expect("registers");
+        let mut masker = Masker::new(redactor);
+        let mut out = Vec::new();
+        // aHVudGVyMjJodW50ZXIyMg
+        masker.push(b"step aHVu\n", &mut out);
+        assert_eq!(out, b"step aHVu\n");
+        masker.push(b"dGVyMjJodW50ZXIyMg==\nnext\n", &mut out);
+        assert_eq!(out, b"step aHVu\n***x***g==\nnext\n", "{}", String::from_utf8_lossy(&out));
+    }
+
+    /// A value that is registered while a stream goes on, as one that rotates is, is masked from then on, and so is the
+    /// one before it.
+    #[test]
+    fn values_that_come_later_are_masked_as_well() {
+        let (old, new) = (b"old-value-1234".as_slice(), b"new-value-5678".as_slice());
+        for cut in 0..new.len() {
+            let redactor = Redactor::default();
+            redactor.register(&[("x", old)]).expect("registers");
+            let mut masker = Masker::new(redactor.clone());
+            let mut out = Vec::new();
+            masker.push(b"<old-value-1234> <old-va", &mut out);
+            redactor.register(&[("y", new)]).expect("registers");
+            masker.push(b"lue-1234> <", &mut out);
+            masker.push(&new[..cut], &mut out);
+            masker.push(&new[cut..], &mut out);
+            masker.push(b">", &mut out);
+            masker.finish(&mut out);
+            assert_eq!(String::from_utf8_lossy(&out), "<***x***> <***x***> <***y***>", "cut at {cut}");
+        }
+    }
+
     proptest! {
+        /// Random secrets in random texts, in every encoding, whole or wrapped, split anywhere: none comes out, and what
+        /// is no secret comes out as it was.
+        #[test]
+        fn no_encoding_comes_out_of_any_split(
+            secrets in prop::collection::vec("[!-~]{8,40}", 1..4),
+            words in prop::collection::vec(("[g-z ]{0,12}", 0_usize..4, 0_usize..6), 0..6),
+            cuts in prop::collection::vec(0_usize..400, 0..5),
+        ) {
+            use base64::Engine as _;
+            use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+            let encode = |secret: &str, form: usize| match form {
+                0 => secret.to_owned(),
+                1 => STANDARD.encode(secret),
+                2 => URL_SAFE.encode(format!("x{secret}y")),
+                3 => secret.bytes().map(|b| format!("{b:02x}")).collect(),
+                4 => wrapped(&STANDARD.encode(format!("--{secret}")), 7, "\n"),
+                _ => serde_json::to_string(secret).expect("JSON"),
+            };
+            let redactor = Redactor::default();
+            let named: Vec<(&str, &[u8])> = secrets.iter().map(|s| ("x", s.as_bytes())).collect();
+            redactor.register(&named).expect("registers");
+            let mut text = String::new();
+            for (word, which, form) in &words {
+                text.push_str(word);
+                text.push('\n');
+                text.push_str(&encode(&secrets[which % secrets.len()], *form));
+                text.push(' ');
+            }
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < text.len()).collect();
+            cuts.sort_unstable();
+            let mut masker = Masker::new(redactor.clone());
+            let (mut out, mut from) = (Vec::new(), 0);
+            for cut in cuts.into_iter().chain([text.len()]) {
+                masker.push(&text.as_bytes()[from..cut], &mut out);
+                from = cut;
+            }
+            masker.finish(&mut out);
+            let shown = String::from_utf8_lossy(&out).into_owned();
+            prop_assert!(!redactor.finds_in(shown.replace("***x***", "\u{7f}").as_bytes()), "{shown:?} of {text:?}");
+            for (word, ..) in &words {
+                prop_assert!(shown.contains(word.as_str()), "{word:?} is not in {shown:?}");
+            }
+            let plain: String = words.iter().map(|(word, ..)| word.as_str()).collect::<Vec<_>>().join("\n");
+            prop_assert_eq!(redactor.mask(plain.as_bytes()), plain.as_bytes());
+        }
+
         /// However the stream is split: no secret comes out, and what is no secret comes out as it was.
         #[test]
         fn every_split_is_the_same(

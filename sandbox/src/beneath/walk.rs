@@ -3,7 +3,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{BeneathError, Meta, open_dir};
+use super::{BeneathError, Meta, mend, open_dir};
 use crate::dirs::{Obstacle, Repair, Walker};
 
 /// How far a walk goes before it gives up.
@@ -33,14 +33,21 @@ pub struct Walk {
 
 /// Walks everything beneath `rel`, directories before their contents, names in byte order.
 ///
-/// The owner of an unreadable directory is given the right to read it, so the tree must not be in use. An entry that
+/// The owner of an unreadable directory, or of one on the way to the start, is given the right to read it, so the tree
+/// must not be in use. An entry that
 /// cannot be read is an error among the items and the walk goes on; after [`BeneathError::TooMany`] or
 /// [`BeneathError::Changed`] it has ended.
 ///
 /// # Errors
 /// [`BeneathError`] if the start itself cannot be opened.
 pub fn walk(dir: BorrowedFd<'_>, rel: &Path, limits: Limits) -> Result<Walk, BeneathError> {
-    let top = open_dir(dir, rel)?;
+    let top = match open_dir(dir, rel) {
+        Err(BeneathError::Permission { .. }) => {
+            mend(dir, rel)?;
+            open_dir(dir, rel)?
+        }
+        opened => opened?,
+    };
     let walker = Walker::new(top, Repair::Owner(0o500), limits.entries, limits.depth)
         .map_err(|errno| BeneathError::new(rel, errno))?;
     Ok(Walk { walker, start: rel.to_owned() })

@@ -137,7 +137,7 @@ async fn log_is_whole(
     };
     let read = match events {
         Ok(events) => events.iter().flat_map(LogEvent::bytes).collect::<Vec<u8>>(),
-        Err(_) if result.log.segments.is_empty() => Vec::new(),
+        Err(_) if result.log.bytes == 0 => Vec::new(),
         Err(_) if plan.has(|what| matches!(what, What::Fill(_))) && !result.uploads_incomplete.is_empty() => {
             return Ok(());
         }

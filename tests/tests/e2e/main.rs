@@ -2,6 +2,7 @@
 
 mod command_line;
 mod lifecycle;
+mod logs;
 mod many;
 mod patches;
 mod provenance;
@@ -11,3 +12,4 @@ mod sabotage;
 mod secrets;
 mod servers;
 mod sources;
+mod stores;

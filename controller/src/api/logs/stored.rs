@@ -1,127 +1,125 @@
-//! The log of an attempt that is over, from its segments: one in memory at a time.
+//! A log from its segments in the store: one in memory at a time.
+
+use std::io;
 
 use bytes::Bytes;
-use runtimed_api::log::{self, Body, Record, Stream};
-use runtimed_api::problem::{Code, Problem};
-use runtimed_api::run::status::LogSegment;
+use runtimed_api::ids::AttemptNumber;
+use runtimed_api::log::{self, Body, HEADER_BYTES, Record};
+use runtimed_client::logs::{Chunk, More, Source};
+use runtimed_store::{BlobError, BlobStore, LogPart, Place};
 
-use super::format::Format;
-use super::{Answer, Failure, Pieces, Wanted, push};
-use crate::blobs::BlobStore;
 use crate::core::Blobs;
 
-/// The largest segment that is read, in bytes. Daemons end one at 4 MiB.
-const MAX_SEGMENT: u64 = 64 * 1024 * 1024;
-/// Bytes after which what is written is sent on.
-const PIECE: usize = 64 * 1024;
+/// The segments of one attempt, and a place in them.
+pub(super) struct Stored {
+    blobs: BlobStore,
+    place: Place,
+    attempt: AttemptNumber,
+    parts: Vec<LogPart>,
+    /// How many bytes the log had, if that is known.
+    whole: Option<u64>,
+    at: usize,
+    /// Where the next segment should begin, if the one before it was read.
+    next: Option<u64>,
+    /// What was read and waits for a gap to be told first.
+    waiting: Option<Chunk>,
+}
 
-/// Sends what is wanted of these segments.
-pub(super) async fn send(
-    blobs: &BlobStore,
-    place: &Blobs,
-    attempt: u32,
-    segments: &[LogSegment],
-    wanted: &Wanted,
-    format: &mut Format,
-    pieces: &Pieces,
-) -> Answer<()> {
-    let mut from = wanted.offset.unwrap_or(0);
-    if let Some(lines) = wanted.tail {
-        from = from.max(start_of_tail(blobs, place, segments, wanted.stream, lines).await?);
+impl Stored {
+    /// What is there of this attempt.
+    pub(super) async fn of(
+        blobs: &BlobStore,
+        place: &Blobs,
+        attempt: AttemptNumber,
+        whole: Option<u64>,
+    ) -> Result<Self, BlobError> {
+        let place = place.place();
+        let parts = blobs.log_parts(&place, attempt).await?;
+        let blobs = blobs.clone();
+        Ok(Self { blobs, place, attempt, parts, whole, at: 0, next: Some(0), waiting: None })
     }
-    for segment in segments {
-        if segment.offset.saturating_add(segment.length) < from {
-            continue;
+
+    /// A log that there is not.
+    pub(super) fn nothing(blobs: &BlobStore) -> Self {
+        let (blobs, place, attempt) = (blobs.clone(), Place::uploaded("none"), AttemptNumber(0));
+        Self { blobs, place, attempt, parts: Vec::new(), whole: None, at: 0, next: None, waiting: None }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    async fn read(&self, part: LogPart) -> io::Result<Chunk> {
+        let bytes = self.blobs.read_log(&self.place, self.attempt, part).await.map_err(io::Error::other)?;
+        let bytes = bytes.get(HEADER_BYTES..).map_or_else(Bytes::new, |rest| bytes.slice_ref(rest));
+        Ok(Chunk { offset: part.offset, bytes })
+    }
+}
+
+impl Source for Stored {
+    fn attempt(&self) -> u32 {
+        self.attempt.0
+    }
+
+    fn closed(&self) -> bool {
+        true
+    }
+
+    async fn end(&mut self) -> io::Result<u64> {
+        let Some(last) = self.parts.last().copied() else { return Ok(0) };
+        after(&self.read(last).await?)
+    }
+
+    fn parts(&self) -> Vec<u64> {
+        self.parts.iter().map(|part| part.offset).collect()
+    }
+
+    fn seek(&mut self, offset: u64) {
+        self.at = self.parts.partition_point(|part| part.offset <= offset).saturating_sub(1);
+        // What is missing before the first segment is told to whoever begins at the beginning.
+        self.next = (offset == 0).then_some(0);
+        self.waiting = None;
+    }
+
+    async fn next(&mut self) -> io::Result<Option<Chunk>> {
+        if let Some(chunk) = self.waiting.take() {
+            return Ok(Some(chunk));
         }
-        let bytes = read(blobs, place, segment).await?;
-        let mut out = Vec::with_capacity(PIECE);
-        for (record, next) in records(&bytes)? {
-            let Some(record) = cut(record, next, from).filter(|record| is_wanted(record, wanted.stream))
-            else {
-                continue;
-            };
-            format.write(&mut out, attempt, &record, next);
-            if out.len() >= PIECE {
-                push(pieces, Bytes::from(std::mem::take(&mut out))).await?;
-            }
+        let Some(part) = self.parts.get(self.at).copied() else {
+            let missing = self.next.take().zip(self.whole).filter(|(next, whole)| next < whole);
+            return Ok(missing.map(|(next, whole)| gap(whole, whole - next)));
+        };
+        let chunk = self.read(part).await?;
+        self.at += 1;
+        let missing = self.next.map_or(0, |next| part.offset.saturating_sub(next));
+        self.next = Some(after(&chunk)?.max(self.next.unwrap_or(0)));
+        if missing > 0 {
+            self.waiting = Some(chunk);
+            return Ok(Some(gap(part.offset, missing)));
         }
-        push(pieces, Bytes::from(out)).await?;
+        Ok(Some(chunk))
     }
-    Ok(())
+
+    async fn more(&mut self) -> More {
+        More::Closed
+    }
 }
 
-/// The offset at which the last `lines` lines begin, found from the end.
-async fn start_of_tail(
-    blobs: &BlobStore,
-    place: &Blobs,
-    segments: &[LogSegment],
-    stream: Option<Stream>,
-    lines: u64,
-) -> Answer<u64> {
-    let end = segments.last().map_or(0, |last| last.offset.saturating_add(last.length));
-    if lines == 0 {
-        return Ok(end);
-    }
-    let mut seen = 0;
-    let mut last_byte = true;
-    for segment in segments.iter().rev() {
-        let bytes = read(blobs, place, segment).await?;
-        for (record, next) in records(&bytes)?.into_iter().rev() {
-            let Body::Text(_, text) = record.body else { continue };
-            if !is_wanted(&record, stream) {
-                continue;
-            }
-            for (back, byte) in text.iter().rev().enumerate() {
-                // The line break that ends the last line begins no line of its own.
-                if *byte == b'\n' && !std::mem::take(&mut last_byte) {
-                    seen += 1;
-                    if seen == lines {
-                        return Ok(next.saturating_sub(u64::try_from(back).unwrap_or(u64::MAX)));
-                    }
-                }
-                last_byte = false;
-            }
+/// So many bytes are missing before `offset`.
+fn gap(offset: u64, missing: u64) -> Chunk {
+    let mut bytes = Vec::new();
+    log::append(&mut bytes, Record { micros: 0, body: Body::Gap(missing) });
+    Chunk { offset, bytes: bytes.into() }
+}
+
+/// The offset after a chunk.
+fn after(chunk: &Chunk) -> io::Result<u64> {
+    let (mut offset, mut rest) = (chunk.offset, &chunk.bytes[..]);
+    while let Some((record, after)) = log::split_record(rest).map_err(io::Error::other)? {
+        if let Body::Text(_, text) = record.body {
+            offset = offset.saturating_add(text.len() as u64);
         }
+        rest = after;
     }
-    Ok(0)
-}
-
-async fn read(blobs: &BlobStore, place: &Blobs, segment: &LogSegment) -> Answer<Bytes> {
-    Ok(blobs.read(place, &segment.digest, MAX_SEGMENT).await?)
-}
-
-/// The records of a segment, each with the offset after it.
-fn records(segment: &[u8]) -> Answer<Vec<(Record<'_>, u64)>> {
-    let (mut offset, _, records) = log::read(segment).map_err(|error| {
-        tracing::error!(%error, "a log segment in the store cannot be read");
-        Failure(Problem::new(Code::Internal, "a part of the log cannot be read"))
-    })?;
-    Ok(records
-        .into_iter()
-        .map(|record| {
-            if let Body::Text(_, text) = record.body {
-                offset = offset.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
-            }
-            (record, offset)
-        })
-        .collect())
-}
-
-/// What of a record lies at or after `from`.
-fn cut(record: Record<'_>, next: u64, from: u64) -> Option<Record<'_>> {
-    match record.body {
-        Body::Gap(_) => (next >= from).then_some(record),
-        Body::Text(stream, text) => {
-            let keep = usize::try_from(next.checked_sub(from)?).unwrap_or(usize::MAX).min(text.len());
-            let text = &text[text.len() - keep..];
-            (!text.is_empty()).then_some(Record { body: Body::Text(stream, text), ..record })
-        }
-    }
-}
-
-fn is_wanted(record: &Record<'_>, stream: Option<Stream>) -> bool {
-    match (record.body, stream) {
-        (Body::Text(of, _), Some(wanted)) => of == wanted,
-        _ => true,
-    }
+    Ok(offset)
 }

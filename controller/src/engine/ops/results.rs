@@ -7,8 +7,8 @@ use runtimed_api::ids::{Namespace, RunUid};
 use runtimed_api::provenance::Envelope;
 use runtimed_api::run::status::Patch;
 use runtimed_api::session::ReportEvent;
+use runtimed_store::BlobStore;
 
-use crate::blobs::BlobStore;
 use crate::core::{Blobs, Record, RunKey};
 use crate::store::{Key, Object, PatchRecord, Store, StoreError, Stored};
 
@@ -68,7 +68,7 @@ pub(super) async fn remove(
             store.delete(patch, version).await?;
         }
     }
-    blobs.remove(&place).await.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
+    blobs.remove(&place.place()).await.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
     match store.delete(Key::run(key), stored.version).await {
         Err(StoreError::Missing) => Ok(()),
         other => other,

@@ -309,19 +309,4 @@ pub struct LogSummary {
     /// Bytes that were dropped at the limit.
     #[serde(default)]
     pub dropped: u64,
-    /// The segments in the store, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub segments: Vec<LogSegment>,
-}
-
-/// One segment of a log in the store: see [`crate::log`] for its format.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LogSegment {
-    /// Of the segment's bytes.
-    pub digest: Digest,
-    /// The offset of its first byte of text.
-    pub offset: u64,
-    /// Bytes of text in it.
-    pub length: u64,
 }

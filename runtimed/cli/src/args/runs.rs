@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as Flags;
+use jiff::Timestamp;
 use runtimed_api::duration::Span;
 use runtimed_api::ids::{RunName, RuntimeName, SecretName};
 use runtimed_api::log::Stream;
@@ -134,7 +135,7 @@ pub struct Wait {
 /// `runtimectl logs`.
 #[derive(Debug, Flags)]
 #[command(
-    after_help = "Examples:\n  runtimectl logs -f fix-typo\n  runtimectl logs fix-typo --stream stderr --tail 50"
+    after_help = "Examples:\n  runtimectl logs -f fix-typo\n  runtimectl logs fix-typo --stream stderr --tail 50\n  runtimectl logs fix-typo --since 10m --timestamps"
 )]
 pub struct Logs {
     /// The Run
@@ -154,6 +155,9 @@ pub struct Logs {
     /// The last so many lines
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
+    /// What was written since then: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Timestamp>,
     /// Begin each line with its time
     #[arg(long)]
     pub timestamps: bool,
@@ -205,6 +209,15 @@ fn phase(text: &str) -> Result<Phase, String> {
     ALL.into_iter()
         .find(|phase| phase.to_string().eq_ignore_ascii_case(text))
         .ok_or_else(|| format!("write one of {}", ALL.map(|phase| phase.to_string()).join(", ")))
+}
+
+/// A time, or how long ago it was.
+fn since(text: &str) -> Result<Timestamp, String> {
+    let words = "write a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m";
+    match text.parse::<Span>() {
+        Ok(ago) => Timestamp::now().checked_sub(ago.get()).map_err(|_| words.to_owned()),
+        Err(_) => text.parse().map_err(|_| words.to_owned()),
+    }
 }
 
 fn stream(text: &str) -> Result<Stream, serde::de::value::Error> {

@@ -1,6 +1,7 @@
 //! A Run's log, as it is written, over attempts and over lost connections.
 
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use runtimed_api::log::{LogEvent, Stream};
 use runtimed_api::problem::Code;
 use runtimed_api::run::Run;
@@ -35,6 +36,8 @@ pub struct Selection {
     pub stream: Option<Stream>,
     /// The last so many lines of what is there at the beginning.
     pub tail: Option<u64>,
+    /// What was written at this time or later.
+    pub since: Option<Timestamp>,
     /// Begin each line with its time.
     pub timestamps: bool,
 }
@@ -93,10 +96,13 @@ impl Attached {
             offset: selection.offset,
             stream: selection.stream,
             tail: selection.tail,
+            since: selection.since,
             timestamps: false,
         };
         let mut patience = Patience::default();
         let mut writer = Writer::new(sink, selection.timestamps);
+        // A gap takes no offset: resumed right after one, the server tells it once more.
+        let mut gap_at = None;
         loop {
             let lost = match self.controller.logs(&self.namespace, &self.name, &query).await {
                 Ok(mut events) => loop {
@@ -104,7 +110,11 @@ impl Attached {
                         Some(Ok(event)) => {
                             patience.renew();
                             before();
-                            writer.write(&event).await?;
+                            let again = event.dropped.is_some() && gap_at == Some(event.next);
+                            gap_at = event.dropped.map(|_| event.next);
+                            if !again {
+                                writer.write(&event).await?;
+                            }
                             query.attempt = Some(event.attempt);
                             query.offset = Some(event.next);
                             query.tail = None;

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
 use futures_util::TryStreamExt as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::RunName;
 use runtimed_api::manifest::{Artifact, Manifest};
@@ -26,7 +27,10 @@ pub(super) async fn artifacts(session: &Session, words: Artifacts, output: &Outp
             let manifest = session.controller.manifest(&session.namespace, &run).await?;
             let chosen = choose(&manifest, &run, &paths)?;
             match chosen.as_slice() {
-                [one] if stdout => fetch(session, &run, one, tokio::io::stdout(), Failure::from).await,
+                [one] if stdout => {
+                    let hidden = ProgressBar::hidden();
+                    fetch(session, &run, one, tokio::io::stdout(), Failure::from, &hidden).await
+                }
                 _ if stdout => Err(Failure::usage("--stdout takes one path")),
                 all => save_all(session, &run, all, &dir, output).await,
             }
@@ -79,14 +83,30 @@ async fn save_all(
     dir: &Path,
     output: &Output,
 ) -> Result<(), Failure> {
+    let bar = bar(output, files.iter().map(|file| file.size).sum());
     for file in files {
         let relative = inside(&file.path)?;
         no_links(dir, &relative)?;
         let to = dir.join(relative);
-        save(session, run, file, &to).await?;
-        output.note("saved", &format!("{} ({})", to.display(), size(file.size)));
+        bar.set_message(one_line(&file.path));
+        save(session, run, file, &to, &bar).await?;
+        let said = format!("{} ({})", one_line(&to.to_string_lossy()), size(file.size));
+        bar.suspend(|| output.note("saved", &said));
     }
+    bar.finish_and_clear();
     Ok(())
+}
+
+/// How far all files together are, on a terminal alone.
+fn bar(output: &Output, bytes: u64) -> ProgressBar {
+    if !output.live {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {wide_msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 /// Keeps what a Run that is over has left: its patch as `patch.diff`, its artifacts below `artifacts/`.
@@ -142,7 +162,13 @@ fn no_links(dir: &Path, relative: &Path) -> Result<(), Failure> {
 }
 
 /// Writes beside the destination first, so that a broken download leaves nothing there.
-async fn save(session: &Session, run: &RunName, file: &Artifact, to: &Path) -> Result<(), Failure> {
+async fn save(
+    session: &Session,
+    run: &RunName,
+    file: &Artifact,
+    to: &Path,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
     let parent = to.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
     let broken = |error: io::Error| unwritable(to, &error);
@@ -150,7 +176,7 @@ async fn save(session: &Session, run: &RunName, file: &Artifact, to: &Path) -> R
     let mode = fs::Permissions::from_mode(0o666);
     let new = tempfile::Builder::new().permissions(mode).tempfile_in(parent).map_err(broken)?;
     let write = new.reopen().map_err(broken)?;
-    fetch(session, run, file, tokio::fs::File::from_std(write), broken).await?;
+    fetch(session, run, file, tokio::fs::File::from_std(write), broken, bar).await?;
     new.persist(to).map_err(|error| unwritable(to, &error.error))?;
     Ok(())
 }
@@ -161,12 +187,14 @@ async fn fetch(
     file: &Artifact,
     mut to: impl AsyncWrite + Unpin,
     broken: impl Fn(io::Error) -> Failure,
+    bar: &ProgressBar,
 ) -> Result<(), Failure> {
     let mut bytes = session.controller.artifact(&session.namespace, run, &file.path).await?;
     let mut hash = Sha256::new();
     while let Some(piece) = bytes.try_next().await? {
         hash.update(&piece);
         to.write_all(&piece).await.map_err(&broken)?;
+        bar.inc(piece.len() as u64);
     }
     to.flush().await.map_err(&broken)?;
     let digest = Digest::from_bytes(hash.finalize().into());

@@ -11,10 +11,10 @@ pub(super) async fn logs(session: &Session, words: args::Logs) -> Result<(), Fai
     let Session { controller, namespace } = session;
     let run = controller.get(namespace, &words.run).await?;
     let attached = Attached::to(controller, namespace, &run)?;
-    let args::Logs { follow, attempt, offset, stream, tail, timestamps, .. } = words;
+    let args::Logs { follow, attempt, offset, stream, tail, since, timestamps, .. } = words;
     let newest =
         run.status.as_ref().and_then(|status| status.attempts.last()).map(|attempt| attempt.number.0);
-    let selection = Selection { attempt: attempt.or(newest), offset, stream, tail, timestamps };
+    let selection = Selection { attempt: attempt.or(newest), offset, stream, tail, since, timestamps };
     if !follow {
         // Before the first attempt there is no log, and that is no failure.
         if selection.attempt.is_none() {

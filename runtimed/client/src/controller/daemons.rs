@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Body, Method, StatusCode, Url};
 use runtimed_api::digest::Digest;
-use runtimed_api::ids::SessionId;
+use runtimed_api::ids::{AttemptKey, SessionId};
 use runtimed_api::session::{
     Lease, LeaseRequest, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session,
 };
@@ -32,6 +32,15 @@ pub enum Blob {
     Bytes(Bytes),
     /// The rest of a file, from where it stands.
     File(tokio::fs::File),
+}
+
+/// Whose log it is that a segment is of.
+#[derive(Debug, Clone, Copy)]
+pub enum LogOf<'a> {
+    /// Of the attempt with this lease.
+    Lease(&'a SecretText),
+    /// Of an attempt that an earlier life of this daemon left.
+    Left(&'a AttemptKey),
 }
 
 impl Controller {
@@ -115,6 +124,30 @@ impl Controller {
             .header(CONTENT_LENGTH, size)
             .body(body);
         self.exchange.send(request, upload_patience(size)).await.map(drop)
+    }
+
+    /// `PUT /v1/logs/{offset}`: a segment of an attempt's log, in the place of one that began there. With the token of the
+    /// attempt's lease; after the daemon's restart with its own, for the attempt that it left.
+    ///
+    /// # Errors
+    /// Among others `StaleFence` when the attempt is another's by now.
+    pub async fn put_log(&self, offset: u64, segment: Bytes, of: LogOf<'_>) -> Result<(), ClientError> {
+        let mut url = self.exchange.url(["v1", "logs", &offset.to_string()]);
+        let token = match of {
+            LogOf::Lease(token) => Some(token),
+            LogOf::Left(attempt) => {
+                url.query_pairs_mut()
+                    .append_pair("namespace", attempt.namespace.as_str())
+                    .append_pair("name", attempt.name.as_str())
+                    .append_pair("uid", attempt.uid.as_str())
+                    .append_pair("attempt", &attempt.attempt.0.to_string())
+                    .append_pair("fence", &attempt.fence.0.to_string());
+                None
+            }
+        };
+        let patience = upload_patience(segment.len() as u64);
+        let request = self.exchange.request(Method::PUT, url, token)?.body(segment);
+        self.exchange.send(request, patience).await.map(drop)
     }
 
     /// `GET /v1/blobs/{digest}`, at most `most` bytes. Whoever uses them checks the digest.

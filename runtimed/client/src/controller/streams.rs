@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use reqwest::header::ACCEPT;
 use reqwest::{Method, Url};
 use runtimed_api::ids::{Namespace, RunName};
-use runtimed_api::log::{LogEvent, Stream};
+use runtimed_api::log::LogEvent;
 use runtimed_api::parse;
 use runtimed_api::problem::Problem;
 use runtimed_api::run::Run;
@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Controller;
 use crate::download::Download;
 use crate::error::ClientError;
+use crate::logs::LogQuery;
 use crate::sse::{Event, Parser};
 
 /// A Run, each time it changed, beginning with how it is now. It ends when the server has no more to tell.
@@ -22,45 +23,6 @@ pub type RunStream = BoxStream<'static, Result<Run, ClientError>>;
 /// The events of a log. It ends when the log does; an error before that means that it went on, and
 /// [`LogEvent::next`] of the last event is where to resume.
 pub type LogStream = BoxStream<'static, Result<LogEvent, ClientError>>;
-
-/// Which part of which log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogQuery {
-    /// Go on until the log ends.
-    pub follow: bool,
-    /// Of this attempt; the newest without it.
-    pub attempt: Option<u32>,
-    /// From this offset on.
-    pub offset: Option<u64>,
-    /// This stream alone.
-    pub stream: Option<Stream>,
-    /// The last so many lines.
-    pub tail: Option<u64>,
-    /// With the time of each line; for plain text alone, events have it anyhow.
-    pub timestamps: bool,
-}
-
-impl LogQuery {
-    pub(crate) fn write(&self, url: &mut Url) {
-        let stream = self.stream.map(|stream| match stream {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        });
-        let pairs = [
-            ("follow", self.follow.then(|| "true".to_owned())),
-            ("attempt", self.attempt.map(|attempt| attempt.to_string())),
-            ("offset", self.offset.map(|offset| offset.to_string())),
-            ("stream", stream.map(str::to_owned)),
-            ("tail", self.tail.map(|tail| tail.to_string())),
-            ("timestamps", self.timestamps.then(|| "true".to_owned())),
-        ];
-        for (key, value) in pairs {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(key, &value);
-            }
-        }
-    }
-}
 
 impl Controller {
     /// `GET …/runs/{name}/events`.

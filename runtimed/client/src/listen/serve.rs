@@ -19,7 +19,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use super::{DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Listener, MAX_CONNECTIONS};
+use super::guard::Guarded;
+use super::{DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Listener, MAX_CONNECTIONS, TAKE_TIMEOUT};
 
 /// The wait after an accept that failed for want of descriptors or memory: it fails again at once otherwise.
 const EXHAUSTED: Duration = Duration::from_millis(200);
@@ -96,6 +97,7 @@ async fn connection(
     watcher: Watcher,
     _place: OwnedSemaphorePermit,
 ) {
+    let stream = Guarded::new(stream, TAKE_TIMEOUT);
     let Some(tls) = tls else { return http(stream, router, watcher).await };
     match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => http(stream, router, watcher).await,

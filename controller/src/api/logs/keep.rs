@@ -1,0 +1,63 @@
+//! `PUT /v1/logs/{offset}`: a segment of an attempt's log, sent while the attempt goes on. One that has grown since takes
+//! the place of what it was.
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use runtimed_api::ids::AttemptKey;
+use runtimed_api::log;
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::run::status::AttemptEnd;
+
+use super::super::answer::{Answer, Failure, invalid};
+use super::super::{App, Shared, body, read};
+use crate::auth::{bearer, unknown};
+use crate::core::{Blobs, RunKey};
+
+/// The largest segment, in bytes: daemons begin another at 4 MiB.
+const MAX_SEGMENT: usize = 8 * 1024 * 1024;
+
+pub(in crate::api) async fn put(
+    State(app): Shared,
+    Path(offset): Path<u64>,
+    query: Result<Query<AttemptKey>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<StatusCode> {
+    let (key, place) = match app.tokens.verify(bearer(&headers)?) {
+        Some(attempt) => {
+            let record = app.engine.attempt(attempt.clone()).await?;
+            (attempt, Blobs::Run(record.uid.clone()))
+        }
+        None => {
+            let Query(key) = query.map_err(|error| invalid(error.body_text()))?;
+            let place = late(&app, &headers, &key).await?;
+            (key, place)
+        }
+    };
+    let segment = body::bytes(body, MAX_SEGMENT).await?;
+    match log::read(&segment) {
+        Ok((first, _, _)) if first == offset => {}
+        Ok((first, _, _)) => return Err(invalid(format!("the segment begins at {first}, not at {offset}"))),
+        Err(error) => return Err(invalid(error.to_string())),
+    }
+    app.blobs.put_log(&place.place(), key.attempt, offset, segment).await?;
+    Ok(StatusCode::CREATED)
+}
+
+/// What a daemon has left of an attempt that it lost, because it died: by its own token, for the lease's is nowhere any
+/// more. Only the log of an attempt of its own Runtime, and only while that is not known to be whole.
+async fn late(app: &App, headers: &HeaderMap, key: &AttemptKey) -> Answer<Blobs> {
+    let token = app.authority.daemon(headers).map_err(|_| Failure(unknown()))?;
+    let run = app.run(&RunKey { namespace: key.namespace.clone(), name: key.name.clone() }).await?;
+    let found = read::status(&run)?.attempts.iter().find(|attempt| attempt.number == key.attempt);
+    let same = run.metadata.uid.as_ref() == Some(&key.uid) && run.spec.runtime == token.runtime;
+    let open = found.filter(|attempt| same && attempt.fence == key.fence).is_some_and(|attempt| {
+        attempt.result.as_ref().is_none_or(|result| result.end == AttemptEnd::Lost || result.log.bytes == 0)
+    });
+    if open {
+        read::place(&run)
+    } else {
+        Err(Failure(Problem::new(Code::StaleFence, format!("the log of {key} is closed"))))
+    }
+}

@@ -1,0 +1,107 @@
+use runtimed_api::log::LogEvent;
+
+use super::*;
+
+fn log(dir: &tempfile::TempDir, limit: u64, pool: &Arc<Pool>, overflow: Overflow) -> Arc<Log> {
+    let name = format!("log-{}", pool.used());
+    Arc::new(Log::new(dir.path().join(name), Bounds { limit, share: pool.share(), overflow }))
+}
+
+fn unbounded(dir: &tempfile::TempDir) -> Arc<Log> {
+    log(dir, u64::MAX, &Pool::new(u64::MAX), Overflow::Drop)
+}
+
+fn events(log: &Log) -> Vec<LogEvent> {
+    let (mut position, mut all) = (log.position(0), Vec::new());
+    while let Some(chunk) = log.read(&mut position).expect("reads") {
+        let (mut offset, mut rest) = (chunk.offset, &chunk.bytes[..]);
+        while let Some((record, after)) = log::split_record(rest).expect("a record") {
+            if let Body::Text(_, text) = record.body {
+                offset += text.len() as u64;
+            }
+            all.push(LogEvent::of(1, &record, offset));
+            rest = after;
+        }
+        assert!(rest.is_empty(), "a chunk holds whole records");
+    }
+    all
+}
+
+fn text(log: &Log) -> Vec<u8> {
+    events(log).iter().flat_map(LogEvent::bytes).collect()
+}
+
+#[tokio::test]
+async fn a_long_log_has_several_segments_and_reads_as_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = unbounded(&dir);
+    let piece: Vec<u8> = (0..100_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
+    for index in 0..100 {
+        log.write(Stream::Stdout, &piece).await;
+        if index == 50 {
+            log.seal(1);
+        }
+    }
+    assert!(log.parts().len() >= 4);
+    assert_eq!(text(&log), piece.repeat(100));
+    let middle = log.parts()[1];
+    let mut position = log.position(middle + 7);
+    assert_eq!(log.read(&mut position).expect("reads").expect("a chunk").offset, middle);
+}
+
+#[tokio::test]
+async fn what_is_over_the_limit_is_counted_in_a_gap() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = log(&dir, 5, &Pool::new(u64::MAX), Overflow::Drop);
+    log.write(Stream::Stdout, b"abc").await;
+    log.write(Stream::Stdout, b"defgh").await;
+    log.write(Stream::Stderr, b"ij").await;
+    log.close();
+    let events = events(&log);
+    assert_eq!(text(&log), b"abcde");
+    assert_eq!(events.last().and_then(|event| event.dropped), Some(5));
+    assert_eq!(log.facts().dropped, 5);
+}
+
+#[tokio::test]
+async fn logs_share_the_bound_of_the_pod_and_a_gap_is_told_where_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pool = Pool::new(8);
+    let (one, two) = (log(&dir, 99, &pool, Overflow::Drop), log(&dir, 99, &pool, Overflow::Drop));
+    one.write(Stream::Stdout, b"123456").await;
+    let two = {
+        drop(two);
+        log(&dir, 99, &pool, Overflow::Drop)
+    };
+    two.write(Stream::Stdout, b"abcdef").await;
+    one.forget();
+    two.write(Stream::Stdout, b"gh").await;
+    two.close();
+    let seen: Vec<_> = events(&two).iter().map(|event| (event.bytes(), event.dropped)).collect();
+    assert_eq!(seen, [(b"ab".to_vec(), None), (Vec::new(), Some(4)), (b"gh".to_vec(), None)]);
+    two.forget();
+    assert_eq!(pool.used(), 0);
+}
+
+#[tokio::test]
+async fn a_full_log_that_blocks_waits_for_room_and_for_the_end_of_the_command() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pool = Pool::new(8);
+    let one = log(&dir, 99, &pool, Overflow::Block);
+    one.write(Stream::Stdout, b"12345").await;
+    let two = log(&dir, 4, &pool, Overflow::Block);
+    let writer = tokio::spawn({
+        let two = Arc::clone(&two);
+        async move { two.write(Stream::Stdout, b"abcdefg").await }
+    });
+    let mut ends = two.ends();
+    ends.wait_for(|end| end.offset == 3).await.expect("it writes what there is room for");
+    one.forget();
+    ends.wait_for(|end| end.offset == 4).await.expect("it goes on when there is room");
+    assert!(!writer.is_finished());
+    two.release();
+    writer.await.expect("it ends");
+    two.close();
+    assert_eq!(text(&two), b"abcd");
+    assert_eq!(two.facts().dropped, 3);
+}

@@ -1,0 +1,205 @@
+//! Where results are kept: log segments, patches, artifacts and their manifests.
+//!
+//! The controller keeps them in one of these stores; a daemon can be told to write to the same one itself. Blobs are named
+//! by their digest, segments of logs by attempt and offset, all below the prefix of their Run, which goes as one:
+//!
+//! ```text
+//! runs/UID/HEX                     a blob of a Run
+//! runs/UID/logs/ATTEMPT/OFFSET     a segment of the log of one of its attempts
+//! patches/NAMESPACE/HEX            a patch that somebody uploaded
+//! ```
+#![forbid(unsafe_code)]
+
+mod config;
+mod credentials;
+mod logs;
+mod upload;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use runtimed_api::digest::Digest;
+use runtimed_api::ids::RunUid;
+
+pub use config::{StoreConfig, StoreError};
+pub use logs::LogPart;
+
+/// The largest blob, in bytes: what a daemon collects as one artifact, and what a controller takes.
+pub const MAX_BLOB: u64 = 4 << 30;
+
+/// A store. Clones are the same one.
+#[derive(Clone)]
+pub struct BlobStore {
+    store: Arc<dyn ObjectStore>,
+    /// Below this in the bucket.
+    prefix: Path,
+}
+
+impl fmt::Debug for BlobStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobStore({})", self.store)
+    }
+}
+
+/// What lives and goes as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place(Path);
+
+impl Place {
+    /// What the attempts of a Run stored.
+    #[must_use]
+    pub fn of_run(uid: &RunUid) -> Self {
+        Self(Path::from_iter(["runs", uid.as_str()]))
+    }
+
+    /// What people uploaded to a namespace.
+    #[must_use]
+    pub fn uploaded(namespace: &str) -> Self {
+        Self(Path::from_iter(["patches", namespace]))
+    }
+}
+
+/// A blob that cannot be kept or had.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// It is not there.
+    #[error("it is not kept here")]
+    Missing,
+    /// More bytes than allowed.
+    #[error("it is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Other bytes than named.
+    #[error("its bytes have the digest {0}")]
+    Digest(Digest),
+    /// Whoever sent it stopped.
+    #[error("it did not come whole: {0}")]
+    Broken(String),
+    /// The file that is to be stored cannot be read.
+    #[error("the file cannot be read: {0}")]
+    File(std::io::Error),
+    /// The store failed.
+    #[error("the store of results failed: {0}")]
+    Store(object_store::Error),
+}
+
+impl BlobError {
+    /// Whether the same may work a little later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        use object_store::Error;
+        match self {
+            Self::Store(error) => {
+                !matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A blob's bytes.
+pub struct Blob {
+    /// How many the whole blob has.
+    pub size: u64,
+    /// The bytes that were asked for, as they come.
+    pub bytes: BoxStream<'static, Result<Bytes, object_store::Error>>,
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl BlobStore {
+    /// A store in this directory, which is there. What was answered as kept is on the disk.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn local(directory: &FilePath) -> Result<Self, BlobError> {
+        let store = LocalFileSystem::new_with_prefix(directory)
+            .map_err(BlobError::Store)?
+            .with_fsync(true)
+            .with_automatic_cleanup(true);
+        Ok(Self { store: Arc::new(store), prefix: Path::default() })
+    }
+
+    /// A blob's bytes, or a range of them, as they come.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub async fn get(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        range: Option<Range<u64>>,
+    ) -> Result<Blob, BlobError> {
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+        let found = self.store.get_opts(&self.blob(place, digest), options).await.map_err(read_error)?;
+        Ok(Blob { size: found.meta.size, bytes: found.into_stream() })
+    }
+
+    /// The size of a blob.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be asked for.
+    pub async fn size(&self, place: &Place, digest: &Digest) -> Result<u64, BlobError> {
+        Ok(self.store.head(&self.blob(place, digest)).await.map_err(read_error)?.size)
+    }
+
+    /// A blob of at most `most` bytes, in memory.
+    ///
+    /// # Errors
+    /// It is not there, is larger, or cannot be read.
+    pub async fn read(&self, place: &Place, digest: &Digest, most: u64) -> Result<Bytes, BlobError> {
+        self.read_path(&self.blob(place, digest), most).await
+    }
+
+    async fn read_path(&self, path: &Path, most: u64) -> Result<Bytes, BlobError> {
+        let found = self.store.get_opts(path, GetOptions::default()).await.map_err(read_error)?;
+        if found.meta.size > most {
+            return Err(BlobError::TooLarge(most));
+        }
+        found.bytes().await.map_err(read_error)
+    }
+
+    /// Removes a place and all that is in it. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// Something in it cannot be removed; trying again goes on where this stopped.
+    pub async fn remove(&self, place: &Place) -> Result<(), BlobError> {
+        let found = self.store.list(Some(&self.within(place))).map_ok(|meta| meta.location).boxed();
+        let mut removed = self.store.delete_stream(found);
+        while let Some(one) = removed.next().await {
+            match one {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(BlobError::Store(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn within(&self, place: &Place) -> Path {
+        self.prefix.parts().chain(place.0.parts()).collect()
+    }
+
+    fn blob(&self, place: &Place, digest: &Digest) -> Path {
+        self.within(place).join(digest.hex())
+    }
+}
+
+fn read_error(error: object_store::Error) -> BlobError {
+    match error {
+        object_store::Error::NotFound { .. } => BlobError::Missing,
+        error => BlobError::Store(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

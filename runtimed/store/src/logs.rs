@@ -1,0 +1,72 @@
+//! Logs: segments that are named by where they begin, so that the names are the index, and a segment that has grown takes
+//! the place of what it was.
+
+use bytes::Bytes;
+use futures_util::stream::TryStreamExt as _;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt as _, PutPayload};
+use runtimed_api::ids::AttemptNumber;
+
+use super::{BlobError, BlobStore, Place};
+
+/// The largest segment, in bytes. A daemon begins another at 4 MiB, and its last record may go beyond that.
+const MAX_SEGMENT: u64 = 8 * 1024 * 1024;
+
+/// A segment that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPart {
+    /// The offset of its first byte of text.
+    pub offset: u64,
+}
+
+impl BlobStore {
+    /// Keeps a segment, in the place of one that begins there.
+    ///
+    /// # Errors
+    /// It cannot be stored.
+    pub async fn put_log(
+        &self,
+        place: &Place,
+        attempt: AttemptNumber,
+        offset: u64,
+        segment: Bytes,
+    ) -> Result<(), BlobError> {
+        if segment.len() as u64 > MAX_SEGMENT {
+            return Err(BlobError::TooLarge(MAX_SEGMENT));
+        }
+        let path = self.log(place, attempt).join(format!("{offset:020}"));
+        self.store.put(&path, PutPayload::from_bytes(segment)).await.map(drop).map_err(BlobError::Store)
+    }
+
+    /// The segments that are there, in order.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub async fn log_parts(&self, place: &Place, attempt: AttemptNumber) -> Result<Vec<LogPart>, BlobError> {
+        let prefix = self.log(place, attempt);
+        let found: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.map_err(BlobError::Store)?;
+        let offset = |path: &Path| path.filename().and_then(|name| name.parse().ok());
+        let mut parts: Vec<_> =
+            found.iter().filter_map(|meta| Some(LogPart { offset: offset(&meta.location)? })).collect();
+        parts.sort_by_key(|part| part.offset);
+        Ok(parts)
+    }
+
+    /// The bytes of a segment.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub async fn read_log(
+        &self,
+        place: &Place,
+        attempt: AttemptNumber,
+        part: LogPart,
+    ) -> Result<Bytes, BlobError> {
+        let path = self.log(place, attempt).join(format!("{:020}", part.offset));
+        self.read_path(&path, MAX_SEGMENT).await
+    }
+
+    fn log(&self, place: &Place, attempt: AttemptNumber) -> Path {
+        self.within(place).join("logs").join(attempt.0.to_string())
+    }
+}

@@ -1,0 +1,118 @@
+//! Stores other than the controller's own directory, and what a bad network does to what goes there.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+
+use futures_util::TryStreamExt as _;
+use runtimed_api::digest::Digest;
+use runtimed_api::run::status::Phase;
+use runtimed_store::{BlobStore, Place, StoreConfig};
+use runtimed_tests::broken_network::{Fault, FaultProxy};
+use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED, eventually, namespace, phase, result};
+use runtimed_tests::runs::shell;
+use runtimed_tests::s3::{BUCKET, S3};
+
+/// A directory with the files of a credential.
+fn credentials() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    fs::write(dir.path().join("access-key-id"), "a-key-id\n").expect("written");
+    fs::write(dir.path().join("secret-access-key"), "a-secret-access-key\n").expect("written");
+    dir
+}
+
+fn s3_config(address: SocketAddr, credentials: &tempfile::TempDir) -> String {
+    let dir = credentials.path().display();
+    format!(
+        "kind = \"s3\"\nbucket = \"{BUCKET}\"\nprefix = \"pods/one\"\nendpoint = \"http://{address}\"\ncredentials_dir = \"{dir}\"\n"
+    )
+}
+
+fn open(address: SocketAddr, credentials: &tempfile::TempDir) -> BlobStore {
+    let config: StoreConfig = toml::from_str(&s3_config(address, credentials)).expect("a configuration");
+    config.open().expect("a store")
+}
+
+/// A whole Run whose daemon writes straight to S3, and whose controller reads from there and removes it with the Run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_writes_to_s3_and_its_controller_serves_from_there() {
+    let (s3, credentials) = (S3::start(), credentials());
+    let store = Some(s3_config(s3.address(), &credentials));
+    let mut cluster = Cluster::start(Options { store, ..Options::default() }).await;
+    let line = "echo out; echo $((6*7)) > $RUNTIMED_ARTIFACTS_DIR/answer; mkdir dist; for i in 1 2 3; do echo $i > dist/$i; done";
+    let run =
+        cluster.run(shell("stored", line, "artifacts: { paths: [\"dist/**\"] }\nttlAfterFinished: 1h")).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert!(result(&run).uploads_incomplete.is_empty(), "{:?}", result(&run).uploads_incomplete);
+    assert!(cluster.drain().is_empty());
+    let name = "stored".parse().expect("a name");
+    assert_eq!(cluster.log(&name).await, "out\n");
+    let answer = cluster.client.artifact(&namespace(), &name, "answer").await.expect("an artifact");
+    assert_eq!(&answer.bytes().await.expect("its bytes")[..], b"42\n");
+    let keys = s3.keys();
+    // The log, the manifest and four files, below the prefix; nothing on the controller's own disk.
+    assert_eq!(keys.len(), 6, "{keys:?}");
+    assert!(keys.iter().all(|key| key.starts_with("pods/one/runs/")), "{keys:?}");
+    cluster.client.delete(&namespace(), &name).await.expect("deleted");
+    eventually("the results go with the Run", async || s3.keys().is_empty()).await;
+}
+
+/// The same with a directory that both have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_can_be_shared() {
+    let dir = tempfile::tempdir().expect("a directory");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(dir.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("owned");
+    }
+    let store = Some(format!("kind = \"directory\"\npath = \"{}\"\n", dir.path().display()));
+    let mut cluster = Cluster::start(Options { store, ..Options::default() }).await;
+    let run = cluster.run(shell("shared", "echo out; echo x > $RUNTIMED_ARTIFACTS_DIR/x; exit 1", "")).await;
+    assert_eq!(phase(&run), Phase::Failed);
+    assert!(cluster.drain().is_empty());
+    let name = "shared".parse().expect("a name");
+    assert_eq!(cluster.log(&name).await, "out\n");
+    assert!(dir.path().join("runs").is_dir());
+}
+
+/// Resets in the middle of what is sent and of what is answered, errors, a stall: every part gets there, none twice, and
+/// what does not come to its end leaves nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_survives_a_bad_network_and_keeps_no_orphans() {
+    let (s3, credentials) = (S3::start(), credentials());
+    let place = Place::of_run(&"u1".parse().expect("a uid"));
+    let bytes: Vec<u8> = (0..30_000_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("large");
+    fs::write(&file, &bytes).expect("written");
+    let digest = Digest::of(&bytes);
+    let size = bytes.len() as u64;
+    let plan = [
+        Fault::Error500,
+        Fault::CutRequest(5_000_000),
+        Fault::CutAnswer(20),
+        Fault::Stall,
+        Fault::CutRequest(100),
+        Fault::Error500,
+    ];
+    let proxy = FaultProxy::start(s3.address(), &plan, Fault::Pass);
+    let store = open(proxy.address(), &credentials);
+    store.put_file(&place, &digest, size, &file).await.expect("kept");
+    assert!(proxy.done().starts_with(&plan), "{:?}", proxy.done());
+    let direct = open(s3.address(), &credentials);
+    let kept = direct.read(&place, &digest, u64::MAX).await.expect("there");
+    assert!(kept == bytes, "other bytes than were sent");
+    assert_eq!(s3.unfinished(), 0);
+
+    // An answer that ends before its length is no answer: it is asked for again, from where it broke.
+    let cutting = FaultProxy::start(s3.address(), &[Fault::CutAnswer(3_000_000); 3], Fault::Pass);
+    let blob = open(cutting.address(), &credentials).get(&place, &digest, None).await.expect("there");
+    let got: Vec<bytes::Bytes> = blob.bytes.try_collect().await.expect("whole");
+    assert!(got.concat() == bytes, "other bytes than are kept");
+
+    // A file that is not what it was when it was hashed is not kept, and its parts are aborted.
+    let other = Digest::of(b"other");
+    assert!(direct.put_file(&place, &other, size, &file).await.is_err());
+    assert_eq!(s3.unfinished(), 0);
+    assert_eq!(s3.keys().len(), 1);
+}
