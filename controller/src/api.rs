@@ -2,6 +2,7 @@
 
 mod answer;
 mod artifacts;
+mod audit;
 mod blobs;
 mod body;
 mod events;
@@ -9,6 +10,7 @@ mod health;
 mod keys;
 mod logs;
 mod patches;
+mod query;
 mod read;
 mod runs;
 mod sessions;
@@ -27,10 +29,11 @@ use runtimed_client::logs::compression;
 use runtimed_store::BlobStore;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::auth::{AttemptTokens, Authority};
-use crate::engine::Engine;
+use crate::engine::{Clock, Engine};
 use crate::metrics::Metrics;
-use crate::runtimes::Runtimes;
+use crate::runtimes::Catalogue;
 use crate::signing::Signing;
 use crate::store::Store;
 
@@ -50,11 +53,15 @@ pub struct App {
     /// Vouches for patches.
     pub signing: Arc<Signing>,
     /// The Runtimes.
-    pub runtimes: Runtimes,
+    pub runtimes: Catalogue,
+    /// Who did what.
+    pub audit: Audit,
     /// What is counted.
     pub metrics: Metrics,
     /// How long a lease holds without a renewal.
     pub lease: Duration,
+    /// What daemons measure the age of a lease by.
+    pub clock: Clock,
     /// The authorities that daemons' certificates are of; the system's without it.
     pub daemon_ca: Option<PathBuf>,
     /// Cancelled when the controller stops: what has no end of its own ends then.
@@ -68,12 +75,14 @@ type Shared = axum::extract::State<Arc<App>>;
 /// Every route.
 pub fn router(app: App) -> Router {
     let run = "/v1/namespaces/{namespace}/runs/{name}";
+    let app = Arc::new(app);
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/v1/keys", get(keys::keys))
         .route("/v1/runtimes", get(runs::runtimes))
+        .route("/v1/audit", get(audit::read))
         .route("/v1/namespaces/{namespace}/runs", post(submit::submit).get(runs::list))
         .route(run, get(runs::get).delete(runs::delete))
         .route(&format!("{run}/cancel"), post(runs::cancel))
@@ -94,5 +103,6 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(answer::no_such_method)
         // Each handler that takes a body bounds it by what the body is.
         .layer(DefaultBodyLimit::disable())
-        .with_state(Arc::new(app))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), audit::record))
+        .with_state(app)
 }

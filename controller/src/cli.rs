@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use runtimed_api::duration::Span;
 use runtimed_api::exit::Exit;
 use tracing_subscriber::EnvFilter;
 
+use crate::backup;
 use crate::serve::{self, ServeError};
 use crate::user::{self, User};
 
@@ -26,6 +28,19 @@ struct Cli {
 enum Command {
     /// Serve people and daemons until a signal. The first drains for at most 10 s, the second aborts.
     Serve(Box<ServeArgs>),
+    /// Copy the data directory to a new one, while a controller works on it or while none does. To restore, start a
+    /// controller with the copy as its --data.
+    #[command(
+        after_help = "Example:\n  runtimed-controller backup --data /var/lib/runtimed --to /backup/2026-01-31"
+    )]
+    Backup {
+        /// The data directory.
+        #[arg(long, env = "RUNTIMED_CONTROLLER_DATA", value_name = "DIR")]
+        data: PathBuf,
+        /// Where the copy goes; made by this command.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Print the version and the build.
     Version {
         /// As one JSON object.
@@ -72,6 +87,18 @@ pub(crate) struct ServeArgs {
     /// How long what a replaced key has signed stays good.
     #[arg(long, env = "RUNTIMED_CONTROLLER_SIGNING_OVERLAP", value_name = "SPAN", default_value = "720h")]
     pub(crate) signing_overlap: Span,
+    /// Runs of one namespace that are not over, at most.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_MAX_ACTIVE", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) max_active: usize,
+    /// Submissions of one namespace in a minute, at most; any number without it.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_MAX_SUBMISSIONS", value_name = "COUNT")]
+    pub(crate) max_submissions: Option<NonZeroU32>,
+    /// Finished Runs of one namespace that are kept, the newest, however long they ask for; all of them without it.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_KEEP_RUNS", value_name = "COUNT")]
+    pub(crate) keep_runs: Option<usize>,
+    /// How long an uploaded patch is kept.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_KEEP_PATCHES", value_name = "SPAN", default_value = "720h")]
+    pub(crate) keep_patches: Span,
     /// How long a lease holds without a renewal; 100ms to 10m.
     #[arg(long, env = "RUNTIMED_CONTROLLER_LEASE", value_name = "SPAN", default_value = "15s")]
     pub(crate) lease: Span,
@@ -107,6 +134,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     drop(tracing::subscriber::set_global_default(subscriber));
     let args = match cli.command {
         Command::Serve(args) => args,
+        Command::Backup { data, to } => {
+            return match backup::backup(&data, &to) {
+                Ok(()) => code(Exit::Ok),
+                Err(why) => {
+                    drop(writeln!(io::stderr(), "runtimed-controller: {why}"));
+                    code(Exit::Fault)
+                }
+            };
+        }
         Command::Version { json } => return version(json),
     };
     let outcome = user::settle(args.user, &args.data, &arguments)

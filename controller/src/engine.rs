@@ -20,6 +20,8 @@ mod command;
 mod handout;
 mod index;
 mod ops;
+mod quota;
+mod retention;
 mod sessions;
 mod slots;
 mod timers;
@@ -33,13 +35,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use runtimed_api::ids::RuntimeName;
+use runtimed_api::ids::{RunUid, RuntimeName};
 use runtimed_store::BlobStore;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 pub use command::{Created, Engine, Located};
 pub(crate) use ops::failed as store_failed;
+pub use quota::{Denied, Quota};
 
 use crate::auth::AttemptTokens;
 use crate::core::RunKey;
@@ -50,6 +53,8 @@ use crate::store::{Change, Query, Store, StoreError};
 use command::Command;
 use index::Index;
 use ops::{Done, Op};
+use quota::Pace;
+use retention::Finished;
 use sessions::Sessions;
 use slots::Slots;
 use timers::{Timer, Timers};
@@ -79,6 +84,30 @@ pub struct Parts {
     pub metrics: Metrics,
     /// How long a lease holds without a renewal.
     pub lease: Duration,
+    /// What daemons measure the age of a lease by.
+    pub clock: Clock,
+    /// What one namespace may ask for.
+    pub quota: Quota,
+    /// How long an uploaded patch is kept.
+    pub keep_patches: Duration,
+}
+
+/// The monotonic clock of this process, as daemons are told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that begins now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Milliseconds since it began.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The state of the one task.
@@ -89,6 +118,8 @@ struct State {
     slots: Slots,
     timers: Timers,
     vault: Vault,
+    pace: Pace,
+    finished: Finished,
     /// Runs that a write is under way for, and what waits for it.
     busy: HashMap<RunKey, VecDeque<Op>>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -111,6 +142,8 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
         sessions: Sessions::default(),
         slots: Slots::default(),
         timers: Timers::default(),
+        pace: Pace::default(),
+        finished: Finished::default(),
         vault: Vault::read(&*parts.store, parts.sealer.clone()).await?,
         busy: HashMap::new(),
         under_way: FuturesUnordered::new(),
@@ -118,10 +151,15 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
         draining: false,
         parts,
     };
+    // Before the Runs are: what has no Run by then never will have one.
+    let places =
+        state.parts.blobs.runs().await.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
+    let mut orphans: HashSet<RunUid> = places.into_iter().collect();
     let mut query = Query { limit: PAGE, ..Query::default() };
     loop {
         let page = state.parts.store.list(query.clone()).await?;
         for (record, version) in page.runs {
+            orphans.remove(&record.uid);
             state.put(record, version);
         }
         match page.next {
@@ -130,6 +168,8 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
         }
     }
     state.forget_left_over_secrets();
+    state.expire_patches().await?;
+    retention::remove_orphans(state.parts.blobs.clone(), orphans);
     let task = tokio::spawn(state.run(incoming, changes));
     Ok((Engine::new(commands), task))
 }
@@ -177,6 +217,7 @@ impl State {
                 Timer::Lease(key) => self.check_lease(key),
                 Timer::Remove(key, uid) => self.start(key, Op::Remove { uid }),
                 Timer::Session(id) => self.check_session(&id),
+                Timer::Patch(key) => self.remove_patch(key),
                 Timer::Forget(namespace, uid) => self.forget_secrets(namespace, uid),
             }
         }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod core;
 pub mod engine;
@@ -16,6 +17,7 @@ pub mod seal;
 pub mod signing;
 pub mod store;
 
+mod backup;
 mod cli;
 mod serve;
 mod user;

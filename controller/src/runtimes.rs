@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use runtimed_api::ids::{Namespace, RuntimeName};
 use runtimed_api::parse;
@@ -121,6 +122,65 @@ impl Runtimes {
     }
 }
 
+/// The directory of Runtimes, read again when it changes. A change that cannot be read leaves what was known in force.
+#[derive(Debug)]
+pub struct Catalogue {
+    directory: PathBuf,
+    known: RwLock<(Runtimes, Vec<Stamp>)>,
+}
+
+/// Tells one state of a file from another: inode, change in nanoseconds, size.
+type Stamp = (u64, i128, u64);
+
+impl Catalogue {
+    /// Reads the directory.
+    ///
+    /// # Errors
+    /// See [`RuntimesError`].
+    pub fn open(directory: &Path) -> Result<Self, RuntimesError> {
+        let stamps = stamps(directory);
+        let known = RwLock::new((Runtimes::read(directory)?, stamps));
+        Ok(Self { directory: directory.to_owned(), known })
+    }
+
+    /// What the directory says now. The look at a few files costs microseconds, so each use is the moment to see a change.
+    #[must_use]
+    pub fn now(&self) -> Runtimes {
+        let stamps = stamps(&self.directory);
+        {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            if known.1 == stamps {
+                return known.0.clone();
+            }
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.1 != stamps {
+            match Runtimes::read(&self.directory) {
+                Ok(runtimes) => {
+                    tracing::info!(count = runtimes.by_name.len(), "Runtimes were read");
+                    known.0 = runtimes;
+                }
+                Err(error) => tracing::error!(%error, "the Runtimes that were known stay in force"),
+            }
+            known.1 = stamps;
+        }
+        known.0.clone()
+    }
+}
+
+/// The states of all that is in the directory, links followed: a mounted ConfigMap is changed by swapping a link.
+fn stamps(directory: &Path) -> Vec<Stamp> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let stamp = |path: PathBuf| {
+        let meta = fs::metadata(path).ok()?;
+        let changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        Some((meta.ino(), changed, meta.size()))
+    };
+    let mut stamps: Vec<Stamp> = entries.flatten().filter_map(|entry| stamp(entry.path())).collect();
+    stamps.sort_unstable();
+    stamps
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +199,22 @@ mod tests {
         assert_eq!(refusal.rule, Rule::RUNTIME_NAMESPACE);
         let refusal = runtimes.serving(&"zsh".parse().expect("a name"), &"team-a".parse().expect("a name"));
         assert_eq!(refusal.expect_err("refused").rule, Rule::RUNTIME_UNKNOWN);
+    }
+
+    #[test]
+    fn a_change_is_seen_and_a_bad_one_changes_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("bash.yaml"), BASH).expect("written");
+        let catalogue = Catalogue::open(dir.path()).expect("reads");
+        let names =
+            || catalogue.now().all().map(|runtime| runtime.metadata.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(), ["bash"]);
+        fs::write(dir.path().join("zsh.yaml"), BASH.replace("bash", "zsh")).expect("written");
+        assert_eq!(names(), ["bash", "zsh"]);
+        fs::write(dir.path().join("zsh.yaml"), "nothing of ours").expect("written");
+        assert_eq!(names(), ["bash", "zsh"]);
+        fs::remove_file(dir.path().join("zsh.yaml")).expect("removed");
+        assert_eq!(names(), ["bash"]);
     }
 
     #[test]

@@ -13,16 +13,18 @@ use runtimed_api::parse;
 use runtimed_client::listen::{self, Listener, TlsFiles};
 use runtimed_store::{BlobStore, StoreConfig};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{App, router};
+use crate::audit::Audit;
 use crate::auth::{AttemptTokens, Authority};
 use crate::cli::ServeArgs;
-use crate::engine::{self, Parts};
+use crate::engine::{self, Clock, Parts, Quota};
 use crate::key::Key;
 use crate::metrics::Metrics;
-use crate::runtimes::Runtimes;
+use crate::runtimes::Catalogue;
 use crate::seal::Sealer;
 use crate::signing::Signing;
 use crate::store::{SqliteStore, Store};
@@ -48,6 +50,8 @@ impl ServeError {
     }
 }
 
+/// Descriptors that are asked for at most.
+const MAX_DESCRIPTORS: u64 = 65_536;
 /// The shortest and the longest lease.
 const LEASES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 
@@ -58,7 +62,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         return Err(ServeError::Usage(format!("a lease of {} is not 100ms to 10m", args.lease)));
     }
     let authority = Authority::open(&args.tokens).map_err(ServeError::usage)?;
-    let runtimes = Runtimes::read(&args.runtimes).map_err(ServeError::usage)?;
+    let runtimes = Catalogue::open(&args.runtimes).map_err(ServeError::usage)?;
     let _lock = claim(&args.data)?;
     let key = |path: &Path| Key::open(path).map_err(ServeError::failed);
     let tokens = AttemptTokens::under(key(&args.data.join("attempts.key"))?);
@@ -68,6 +72,8 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     let overlap = SignedDuration::try_from(args.signing_overlap.get()).unwrap_or(SignedDuration::MAX);
     let signing = Signing::open(&args.data, args.signing_key.as_deref(), overlap, Timestamp::now());
     let signing = Arc::new(signing.map_err(ServeError::usage)?);
+    let audit = args.data.join("audit");
+    let audit = Audit::open(&audit).map_err(|error| unusable(&audit, &error))?;
     let blobs = match &args.store {
         Some(file) => store(file)?,
         None => {
@@ -78,6 +84,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     };
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
     let listener = Listener::bind(args.listen, tls.as_ref()).map_err(ServeError::usage)?;
+    let listener = listener.with_room_for(connections());
     let store: Arc<dyn Store> =
         Arc::new(SqliteStore::open(&args.data.join("controller.db")).map_err(ServeError::failed)?);
 
@@ -86,12 +93,23 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         .build()
         .map_err(|error| ServeError::Failed(format!("no threads can be had: {error}")))?;
     let metrics = Metrics::default();
-    let parts = Parts { store, blobs, tokens, sealer, signing, metrics, lease };
+    let parts = Parts {
+        store,
+        blobs,
+        tokens,
+        sealer,
+        signing,
+        metrics,
+        lease,
+        clock: Clock::start(),
+        quota: Quota { active: args.max_active, submissions: args.max_submissions, kept: args.keep_runs },
+        keep_patches: args.keep_patches.get(),
+    };
     let daemon_ca = args.daemon_ca.clone();
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(ServeError::failed)?;
         let stopping = CancellationToken::new();
-        let serving = until_stopped(listener, parts, authority, runtimes, daemon_ca, stopping.clone());
+        let serving = until_stopped(listener, parts, authority, runtimes, audit, daemon_ca, stopping.clone());
         tokio::pin!(serving);
         tokio::select! {
             ended = &mut serving => return ended,
@@ -123,7 +141,8 @@ async fn until_stopped(
     listener: Listener,
     parts: Parts,
     authority: Authority,
-    runtimes: Runtimes,
+    runtimes: Catalogue,
+    audit: Audit,
     daemon_ca: Option<std::path::PathBuf>,
     stopping: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -136,8 +155,10 @@ async fn until_stopped(
         tokens: parts.tokens,
         signing: parts.signing,
         runtimes,
+        audit,
         metrics: parts.metrics,
         lease: parts.lease,
+        clock: parts.clock,
         daemon_ca,
         stopping: stopping.clone(),
         daemons: Mutex::new(HashMap::new()),
@@ -153,6 +174,16 @@ async fn until_stopped(
     drop(engine);
     task.await.map_err(|error| ServeError::Failed(format!("the engine failed: {error}")))?;
     served.map_err(ServeError::failed)
+}
+
+/// How many connections there may be: an idle daemon has one for its renewals and one a slot, and each takes a descriptor.
+/// As many descriptors are asked for as the process may have; a quarter stays for files and for connections to daemons.
+fn connections() -> usize {
+    let limits = getrlimit(Resource::Nofile);
+    let most = limits.maximum.unwrap_or(MAX_DESCRIPTORS).min(MAX_DESCRIPTORS);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limits.maximum });
+    let had = if raised.is_ok() { most } else { limits.current.unwrap_or(most) };
+    usize::try_from(had / 4 * 3).unwrap_or(usize::MAX)
 }
 
 /// Tells whoever started it where it listens: one line of JSON on stdout, when requests are taken.

@@ -157,7 +157,8 @@ impl Parts {
         for listener in std::iter::once(listener).chain(twin) {
             servers.spawn(listen::serve(listener, router.clone(), closed.clone().cancelled_owned()));
         }
-        let drained = drain(&daemon, &sessions, &draining, &slots, &tails, signals, until_stdin_closes, once);
+        let drained =
+            drain(&daemon, &sessions, &draining, &slots, &tails, When { signals, until_stdin_closes, once });
         let result = tokio::select! {
             drained = drained => drained.map(|()| daemon.ended.borrow().clone()).map_err(Failure::fault),
             Some(ended) = essential.join_next() => {
@@ -180,10 +181,9 @@ async fn drain(
     draining: &CancellationToken,
     slots: &TaskTracker,
     tails: &TaskTracker,
-    mut signals: Signals,
-    until_stdin_closes: bool,
-    once: bool,
+    when: When,
 ) -> anyhow::Result<()> {
+    let When { mut signals, until_stdin_closes, once } = when;
     let over = async {
         slots.wait().await;
         tails.close();
@@ -224,6 +224,14 @@ async fn drain(
         () = finish => Ok(()),
         () = signals.next() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
     }
+}
+
+/// What the daemon ends by.
+struct When {
+    signals: Signals,
+    until_stdin_closes: bool,
+    /// When its one Run is over.
+    once: bool,
 }
 
 /// The signals that end the daemon. One that comes before it is waited for is not lost.

@@ -1,14 +1,14 @@
 //! The daemon's Session with the controller: opened, kept by renewals, opened again.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use runtimed_api::ids::SessionId;
 use runtimed_api::problem::Code;
 use runtimed_api::provenance::KeyHistory;
 use runtimed_api::runtime::Runtime;
-use runtimed_api::session::{OpenSession, OrderKind, Renew};
+use runtimed_api::session::{Lease, OpenSession, OrderKind, Renew};
 use runtimed_client::ClientError;
 use tokio::sync::watch;
 
@@ -25,6 +25,51 @@ pub struct Current {
     pub runtime: Arc<Runtime>,
     /// The keys that it signs statements with.
     pub keys: KeyHistory,
+    /// When things happen at the controller.
+    pub clock: Arc<RemoteClock>,
+}
+
+impl Current {
+    /// Whether a lease that came just now was given so long ago that it could be another daemon's before a renewal names
+    /// it: an answer may be stuck on its way for any time.
+    ///
+    /// The controller lets a hand-out hold for four thirds of the period. The renewal that waits just now does not name it
+    /// and is given up after two thirds at most; with a third for the way, a sixth is left, as in [`safe_after`].
+    #[must_use]
+    pub fn is_too_late(&self, lease: &Lease) -> bool {
+        let given = lease.given_millis.and_then(|given| self.clock.earliest(given));
+        given.is_some_and(|given| Instant::now() > given + self.lease / 3)
+    }
+}
+
+/// Where the controller's clock stands, as far as it is known: for a time on it, the earliest moment here that it can have
+/// been. Both clocks are monotonic, and run alike over a lease.
+#[derive(Debug)]
+pub struct RemoteClock {
+    begun: Instant,
+    /// The largest difference seen, in milliseconds: ours when something was sent, less theirs when it arrived.
+    ahead: Mutex<Option<i64>>,
+}
+
+impl RemoteClock {
+    fn new(begun: Instant) -> Self {
+        Self { begun, ahead: Mutex::new(None) }
+    }
+
+    /// Something that was sent then arrived at this time of theirs, or of a controller that does not say.
+    fn learn(&self, sent: Instant, at_millis: Option<u64>) {
+        let ours = i64::try_from(sent.saturating_duration_since(self.begun).as_millis()).ok();
+        let theirs = at_millis.and_then(|millis| i64::try_from(millis).ok());
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return };
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        *ahead = Some(ahead.map_or(ours - theirs, |known| known.max(ours - theirs)));
+    }
+
+    fn earliest(&self, millis: u64) -> Option<Instant> {
+        let ahead = (*self.ahead.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let ours = u64::try_from(i64::try_from(millis).ok()?.checked_add(ahead)?).unwrap_or(0);
+        self.begun.checked_add(Duration::from_millis(ours))
+    }
 }
 
 /// Keeps a Session for ever. `address` is where the daemon's endpoints are.
@@ -66,9 +111,13 @@ async fn open(daemon: &Daemon, address: &str) -> Result<Current, ClientError> {
         address: Some(address.to_owned()),
         build: daemon.build.clone(),
     };
+    let sent = Instant::now();
     let session = daemon.controller.open_session(&request).await?;
+    let clock = RemoteClock::new(sent);
+    clock.learn(sent, session.at_millis);
     let lease = Duration::from_millis(session.lease_millis.clamp(50, 3_600_000));
-    Ok(Current { id: session.id, lease, runtime: Arc::new(session.runtime), keys: session.keys })
+    let (runtime, clock) = (Arc::new(session.runtime), Arc::new(clock));
+    Ok(Current { id: session.id, lease, runtime, keys: session.keys, clock })
 }
 
 /// Renews until the Session is over, and says why.
@@ -82,6 +131,7 @@ async fn renew(daemon: &Daemon, session: &Current, safe_until: &mut Option<Insta
             Ok(renewed) => {
                 failures = 0;
                 *safe_until = Some(safe_after(sent, session.lease));
+                session.clock.learn(sent, renewed.at_millis);
                 for order in renewed.orders {
                     if let Some(live) = daemon.attempts.get(&order.attempt) {
                         live.stop(match order.order {
@@ -161,6 +211,24 @@ mod tests {
             let known = next + patience;
             assert!(known.max(safe_until) < sent + lease, "{lease:?}: the controller waits longer");
         }
+    }
+
+    #[test]
+    fn a_time_of_the_controller_is_never_taken_for_later_than_it_was() {
+        let begun = Instant::now();
+        let ms = Duration::from_millis;
+        let clock = RemoteClock::new(begun);
+        assert_eq!(clock.earliest(1000), None, "nothing is known");
+        // What is sent at 0 arrives 40 ms later, when the controller's clock shows 5000: it is 4960 ahead of ours.
+        clock.learn(begun, Some(5000));
+        assert_eq!(clock.earliest(5100), Some(begun + ms(100)), "at 140 in truth");
+        // A faster one tells more, and a slower one nothing.
+        clock.learn(begun + ms(1000), Some(5961));
+        assert_eq!(clock.earliest(6100), Some(begun + ms(1139)));
+        clock.learn(begun + ms(2000), Some(9000));
+        clock.learn(begun + ms(2000), None);
+        assert_eq!(clock.earliest(6100), Some(begun + ms(1139)));
+        assert_eq!(clock.earliest(0), Some(begun), "before all that is known");
     }
 
     #[test]

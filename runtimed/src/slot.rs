@@ -65,6 +65,10 @@ pub async fn run(
         };
         match leased {
             Ok(None) => failures = 0,
+            // Nothing was journaled and nothing done: the controller takes it back by itself.
+            Ok(Some(lease)) if session.is_too_late(&lease) => {
+                tracing::warn!(attempt = %lease.attempt, "a lease came too late to be taken");
+            }
             Ok(Some(lease)) => {
                 failures = 0;
                 daemon.metrics.free_slots.dec();

@@ -8,6 +8,7 @@ use runtimed_api::ids::InvalidId;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_store::BlobError;
 
+use crate::engine::Denied;
 use crate::store::StoreError;
 
 /// A problem as an answer.
@@ -21,6 +22,8 @@ impl IntoResponse for Failure {
         let code = self.0.code;
         let status = StatusCode::from_u16(code.row().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.0)).into_response();
+        // For the audit.
+        response.extensions_mut().insert(code);
         if code == Code::Unauthenticated {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -34,6 +37,25 @@ impl IntoResponse for Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         Self(problem)
+    }
+}
+
+/// A failure as the whole answer, for a handler whose other answers are of several kinds.
+impl From<Failure> for Response {
+    fn from(failure: Failure) -> Self {
+        failure.into_response()
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let mut response = Failure(self.problem).into_response();
+        // Whole seconds alone may be written, and one that comes too early is denied again.
+        if let Some(after) = self.after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 
@@ -56,12 +78,28 @@ impl From<BlobError> for Failure {
             BlobError::Missing => Problem::new(Code::NotFound, message),
             BlobError::TooLarge(_) => Problem::new(Code::TooLarge, message),
             BlobError::Digest(_) | BlobError::Broken(_) => Problem::new(Code::InvalidRequest, message),
+            BlobError::Store(_) | BlobError::File(_) if is_full(&error) => {
+                Problem::new(Code::StorageFull, "the controller's store of results is full")
+            }
             error @ (BlobError::Store(_) | BlobError::File(_)) => {
                 tracing::error!(%error, "the store of results failed");
                 Problem::new(Code::StorageFailed, "the controller's store of results failed")
             }
         })
     }
+}
+
+/// Whether somewhere below is a file system without room.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| full.contains(&io.kind())) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 pub(super) fn not_found(what: impl Into<String>) -> Failure {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::answer::{Answer, Failure, not_found};
 use super::blobs::send;
+use super::query::Query;
 use super::{App, Shared};
 use super::{body, read};
 use crate::auth::allow;
@@ -92,9 +93,8 @@ pub(super) async fn upload(
         Ok(_) => Ok(StatusCode::CREATED),
         // What a Run captured goes with the Run; from now on it stays, with what is known and stated of its trees.
         Err(StoreError::Exists(found)) => {
-            if let Object::Patch(known) = &found.object
-                && !(known.place == patch.place && still_good(&app, known, created))
-            {
+            // What is uploaded once more is kept for as long again.
+            if let Object::Patch(known) = &found.object {
                 let (base, result) = (known.base.clone(), known.result.clone());
                 let statement = known.statement.clone().filter(|_| still_good(&app, known, created));
                 let statement = statement.or(patch.statement.clone());

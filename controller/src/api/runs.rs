@@ -69,7 +69,8 @@ pub(super) async fn list(
 /// The Runtimes that the asker may use.
 pub(super) async fn runtimes(State(app): Shared, headers: HeaderMap) -> Answer<Json<Vec<Runtime>>> {
     let person = app.authority.person(&headers)?;
-    let usable = app.runtimes.all().filter(|runtime| person.may_run_on(&runtime.metadata.name));
+    let runtimes = app.runtimes.now();
+    let usable = runtimes.all().filter(|runtime| person.may_run_on(&runtime.metadata.name));
     Ok(Json(usable.cloned().collect()))
 }
 

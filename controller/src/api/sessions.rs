@@ -34,6 +34,7 @@ pub(super) async fn open(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<(StatusCode, Json<Session>)> {
+    let at_millis = Some(app.clock.millis());
     let token = app.authority.daemon(&headers)?;
     let open: OpenSession = body::json(body, SMALL).await?;
     if open.runtime != token.runtime {
@@ -41,11 +42,11 @@ pub(super) async fn open(
         return Err(Failure(Problem::new(Code::Forbidden, message)));
     }
     let missing = || not_found(format!("the controller knows no Runtime {}", open.runtime));
-    let runtime = app.runtimes.get(&open.runtime).ok_or_else(missing)?.clone();
+    let runtime = app.runtimes.now().get(&open.runtime).cloned().ok_or_else(missing)?;
     let id = app.engine.open_session(open).await?;
     let lease_millis = u64::try_from(app.lease.as_millis()).unwrap_or(u64::MAX);
     let keys = app.signing.history().clone();
-    Ok((StatusCode::CREATED, Json(Session { id, lease_millis, runtime, keys })))
+    Ok((StatusCode::CREATED, Json(Session { id, lease_millis, runtime, keys, at_millis })))
 }
 
 /// Waits for a Run; 204 when there was none.
@@ -79,13 +80,14 @@ pub(super) async fn renew(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<Json<Renewed>> {
+    let at_millis = Some(app.clock.millis());
     let token = app.authority.daemon(&headers)?;
     let id: SessionId = id.parse()?;
     let renew: Renew = body::json(body, MAX_RENEWAL).await?;
     let waiting = app.engine.renew(id, token.runtime, renew.attempts).await?;
     match timeout(app.lease / 3, waiting).await {
-        Ok(Ok(renewed)) => Ok(Json(renewed?)),
-        Ok(Err(_)) | Err(_) => Ok(Json(Renewed::default())),
+        Ok(Ok(renewed)) => Ok(Json(Renewed { at_millis, ..renewed? })),
+        Ok(Err(_)) | Err(_) => Ok(Json(Renewed { at_millis, ..Renewed::default() })),
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 use runtimed_api::MAX_OBJECT_BYTES;
 use runtimed_api::ids::{Namespace, RunName, RunUid, SecretName};
@@ -19,7 +21,7 @@ use runtimed_api::tokens::Role;
 use uuid::Uuid;
 
 use super::answer::{Answer, Failure, invalid};
-use super::{App, Shared, body};
+use super::{App, Shared, audit, body};
 use crate::auth::{allow, suffix};
 use crate::core::{Record, RunKey, Submitted};
 use crate::engine::Created;
@@ -38,15 +40,15 @@ pub(super) async fn submit(
     Path(namespace): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Answer<(StatusCode, Json<Run>)> {
-    let person = app.authority.person(&headers)?;
-    let namespace: Namespace = namespace.parse()?;
-    allow(&person, Role::Submitter, &namespace)?;
+) -> Result<Stored, Response> {
+    let person = app.authority.person(&headers).map_err(Failure)?;
+    let namespace: Namespace = namespace.parse().map_err(Failure::from)?;
+    allow(&person, Role::Submitter, &namespace).map_err(Failure)?;
     let submission: Submission = body::json(body, MAX_BODY).await?;
     let Submission { run, secrets } = submission;
     if !person.may_run_on(&run.spec.runtime) {
         let message = format!("{} may not use Runtime {}", person.subject, run.spec.runtime);
-        return Err(Failure(Problem::new(Code::Forbidden, message)));
+        return Err(Failure(Problem::new(Code::Forbidden, message)).into());
     }
     let limits = check(&app, &namespace, &run, &secrets)?;
     let queue = limits.queue.or(Limits::BUILT_IN.queue).ok_or_else(|| invalid("no limit of the queue"))?;
@@ -65,17 +67,29 @@ pub(super) async fn submit(
         let record = Record::submitted(submitted.clone(), Timestamp::now());
         let generated = submitted.generate_name.clone();
         match (app.engine.submit(record, secrets.clone()).await, generated) {
-            (Ok(Created { run, new: true }), _) => return Ok((StatusCode::CREATED, Json(run))),
-            (Ok(Created { run, new: false }), None) => return Ok((StatusCode::OK, Json(run))),
+            (Ok(Created { run, new: true }), _) => {
+                return Ok(stored(StatusCode::CREATED, submitted.key.name, run));
+            }
+            (Ok(Created { run, new: false }), None) => {
+                return Ok(stored(StatusCode::OK, submitted.key.name, run));
+            }
             // A generated name that is taken is another's, whatever its spec.
             (Ok(Created { new: false, .. }), Some(start)) => submitted.key.name = generate(&start)?,
-            (Err(problem), Some(start)) if problem.code == Code::Conflict => {
+            (Err(denied), Some(start)) if denied.problem.code == Code::Conflict => {
                 submitted.key.name = generate(&start)?;
             }
-            (Err(problem), _) => return Err(problem.into()),
+            (Err(denied), _) => return Err(denied.into_response()),
         }
     }
-    Err(Failure(Problem::new(Code::Conflict, "no free name was found").hint("choose another generateName")))
+    let problem = Problem::new(Code::Conflict, "no free name was found").hint("choose another generateName");
+    Err(Failure(problem).into())
+}
+
+/// The answer to a submission: the Run, and its name for the audit.
+type Stored = (StatusCode, Extension<audit::Submitted>, Json<Run>);
+
+fn stored(status: StatusCode, name: RunName, run: Run) -> Stored {
+    (status, Extension(audit::Submitted(name)), Json(run))
 }
 
 /// Judges a submission; what it gets of limits is the answer.
@@ -96,7 +110,7 @@ fn check(
     let mut refusals = judge_shape(run).err().unwrap_or_default();
     refusals.extend(secret_refusals(run, secrets));
     let mut granted = None;
-    match app.runtimes.serving(&run.spec.runtime, namespace) {
+    match app.runtimes.now().serving(&run.spec.runtime, namespace) {
         Ok(runtime) => match judge(&run.spec, &runtime.spec.defaults, &runtime.spec.ceiling, &[]) {
             Ok(got) => granted = Some(got.limits),
             Err(broken) => refusals.extend(broken),

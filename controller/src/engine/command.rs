@@ -10,9 +10,11 @@ use runtimed_api::session::{
     Held, Lease, OpenSession, Renewed, Report, ReportAnswer, SecretText, SecretValue,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::State;
-use super::ops::{Op, Reply, answer};
+use super::ops::{Op, Reply, Submitter, answer};
+use super::quota::{Denied, too_many_active};
 use super::sessions::run_key;
 use crate::core::{Event, Record, RunKey};
 
@@ -41,7 +43,7 @@ pub(super) enum Command {
     Submit {
         record: Box<Record>,
         secrets: BTreeMap<SecretName, SecretValue>,
-        reply: Reply<Created>,
+        reply: Submitter,
     },
     Ask {
         key: RunKey,
@@ -114,12 +116,13 @@ impl Engine {
     /// Stores a Run that was judged and found good, and offers it to daemons.
     ///
     /// # Errors
-    /// The name is taken by a Run with another spec; there is no room; the store failed.
+    /// The name is taken by a Run with another spec; there is no room, or the namespace has as much as it may; the store
+    /// failed.
     pub async fn submit(
         &self,
         record: Record,
         secrets: BTreeMap<SecretName, SecretValue>,
-    ) -> Result<Created, Problem> {
+    ) -> Result<Created, Denied> {
         let record = Box::new(record);
         self.ask(|reply| Command::Submit { record, secrets, reply }).await?
     }
@@ -266,9 +269,9 @@ pub(super) fn stopping() -> Problem {
 impl State {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit { record, secrets, reply } => match self.room_for(&secrets) {
+            Command::Submit { record, secrets, reply } => match self.room_for(&record.key, &secrets) {
                 Ok(()) => self.start(record.key.clone(), Op::Submit { record, secrets, reply }),
-                Err(problem) => answer(reply, Err(problem)),
+                Err(denied) => answer(reply, Err(denied)),
             },
             Command::Ask { key, event, reply } => self.start(key, Op::Ask { event, reply }),
             Command::View { key, reply } => answer(reply, self.view(&key)),
@@ -294,11 +297,23 @@ impl State {
         }
     }
 
-    fn room_for(&self, secrets: &BTreeMap<SecretName, SecretValue>) -> Result<(), Problem> {
+    fn room_for(&mut self, key: &RunKey, secrets: &BTreeMap<SecretName, SecretValue>) -> Result<(), Denied> {
         let full = |what: &str| {
             Err(Problem::new(Code::Unavailable, format!("the controller holds as many {what} as it may"))
-                .hint("try again when Runs have ended"))
+                .hint("try again when Runs have ended")
+                .into())
         };
+        let quota = self.parts.quota;
+        if let Some(a_minute) = quota.submissions {
+            self.pace.take(&key.namespace, a_minute, Instant::now())?;
+        }
+        // One that is there already takes no more room when it is submitted again.
+        if self.index.get(key).is_some() {
+            return Ok(());
+        }
+        if self.index.of_namespace(&key.namespace) >= quota.active {
+            return Err(too_many_active(&key.namespace, quota.active));
+        }
         if self.index.len() >= MAX_ACTIVE {
             return full("Runs");
         }

@@ -39,6 +39,7 @@ impl State {
             read_token: self.parts.tokens.read(&attempt),
             secrets: self.vault.get(&record.uid).cloned().unwrap_or_default(),
             patches: patches.into_iter().map(|grant| grant.patch).collect(),
+            given_millis: Some(self.parts.clock.millis()),
             attempt,
         };
         self.parts.metrics.handed_out();

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use runtimed_api::ids::{RunUid, RuntimeName};
+use runtimed_api::ids::{Namespace, RunUid, RuntimeName};
 use runtimed_api::run::Run;
 use runtimed_api::run::step::Step;
 use tokio::sync::watch;
@@ -20,6 +20,8 @@ use crate::store::{Change, Object, Stored, Version};
 #[derive(Debug, Default)]
 pub(super) struct Index {
     active: HashMap<RunKey, Active>,
+    /// How many there are of each namespace.
+    counts: HashMap<Namespace, usize>,
     /// Those of each Runtime that may be handed out now, longest waiting first.
     ready: HashMap<RuntimeName, BTreeSet<(Timestamp, RunKey)>>,
 }
@@ -51,6 +53,27 @@ impl Index {
 
     pub(super) fn get_mut(&mut self, key: &RunKey) -> Option<&mut Active> {
         self.active.get_mut(key)
+    }
+
+    /// How many Runs of a namespace are not over.
+    pub(super) fn of_namespace(&self, namespace: &Namespace) -> usize {
+        self.counts.get(namespace).copied().unwrap_or(0)
+    }
+
+    fn insert(&mut self, key: RunKey, active: Active) {
+        *self.counts.entry(key.namespace.clone()).or_default() += 1;
+        self.active.insert(key, active);
+    }
+
+    fn remove(&mut self, key: &RunKey) -> Option<Active> {
+        let removed = self.active.remove(key)?;
+        if let Some(count) = self.counts.get_mut(&key.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&key.namespace);
+            }
+        }
+        Some(removed)
     }
 
     /// The Run of this uid, if it is not over.
@@ -102,12 +125,14 @@ impl State {
         match change {
             Change::Put(Stored { object: Object::Run(record), version }) => self.put(record, version),
             Change::Deleted(Object::Run(record)) => {
+                self.forget_finished_run(&record);
                 if self.index.of_uid(&record.key, &record.uid).is_some() {
                     self.index.set_ready(&record.key, false);
-                    self.index.active.remove(&record.key);
+                    self.index.remove(&record.key);
                 }
             }
-            Change::Put(Stored { object: Object::Patch(_) | Object::Secrets(_), .. })
+            Change::Put(Stored { object: Object::Patch(patch), .. }) => self.note_patch(&patch),
+            Change::Put(Stored { object: Object::Secrets(_), .. })
             | Change::Deleted(Object::Patch(_) | Object::Secrets(_)) => {}
         }
     }
@@ -119,7 +144,7 @@ impl State {
             return;
         }
         self.index.set_ready(&key, false);
-        let known = self.index.active.remove(&key).filter(|known| known.record.uid == record.uid);
+        let known = self.index.remove(&key).filter(|known| known.record.uid == record.uid);
         // What was known of this attempt still holds; what was known of another does not.
         let same = known.as_ref().filter(|known| known.record.held() == record.held());
         let (live, lease_until) = same.map_or((Live::default(), None), |same| (same.live, same.lease_until));
@@ -128,6 +153,7 @@ impl State {
         match record.standing() {
             Standing::Over { remove_at } => {
                 self.timers.at_time(remove_at, Timer::Remove(key, record.uid.clone()));
+                self.note_finished_run(&record);
                 // Those who watch see the last state, and then the end.
                 if let Some(watchers) = active.watchers {
                     watchers.send_replace(Arc::new(record.view()));
@@ -141,11 +167,11 @@ impl State {
                     active.lease_until = Some(until);
                     self.timers.at(until, Timer::Lease(key.clone()));
                 }
-                self.index.active.insert(key.clone(), active);
+                self.index.insert(key.clone(), active);
             }
             Standing::Waiting { ready_at, gives_up_at } => {
                 active.lease_until = None;
-                self.index.active.insert(key.clone(), active);
+                self.index.insert(key.clone(), active);
                 self.timers.at_time(gives_up_at, Timer::GiveUp(key.clone(), ready_at));
                 if record.private.submitted_secrets && self.vault.get(&record.uid).is_none() {
                     self.start(key.clone(), Op::Event(Event::SecretsLost));

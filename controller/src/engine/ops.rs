@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::command::Created;
+use super::quota::Denied;
 use super::slots::Slot;
 use super::timers::Timer;
 use super::{AGAIN, State, handout};
@@ -32,10 +33,13 @@ pub(super) const REMOVE_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
+/// Who waits for a submission.
+pub(super) type Submitter = oneshot::Sender<Result<Created, Denied>>;
+
 /// What is done to one Run.
 pub(super) enum Op {
     /// Store it for the first time.
-    Submit { record: Box<Record>, secrets: BTreeMap<SecretName, SecretValue>, reply: Reply<Created> },
+    Submit { record: Box<Record>, secrets: BTreeMap<SecretName, SecretValue>, reply: Submitter },
     /// Something that a person waits for.
     Ask { event: Event, reply: Reply<Run> },
     /// What its daemon says, oldest first.
@@ -68,13 +72,15 @@ pub(super) enum Done {
     Resolved { key: RunKey, slot: Slot, result: Result<Result<Vec<PatchGrant>, Vec<Refusal>>, StoreError> },
     /// A Run was removed, or not.
     Removed { key: RunKey, uid: RunUid, result: Result<(), StoreError> },
+    /// An uploaded patch was removed, or not, or is not due.
+    PatchGone { key: Key, result: Result<(), StoreError> },
     /// The secrets of a Run were removed, or not.
     Forgot { namespace: Namespace, uid: RunUid, result: Result<(), StoreError> },
 }
 
 /// What follows when a state is stored.
 pub(super) enum Then {
-    Created { record: Box<Record>, reply: Reply<Created> },
+    Created { record: Box<Record>, reply: Submitter },
     Answer { event: Event, reply: Reply<Run>, effects: Vec<Effect> },
     Reported { said: Said, answers: Vec<ReportAnswer>, effects: Vec<Effect> },
     Deliver { slot: Slot, patches: Vec<PatchGrant> },
@@ -109,7 +115,7 @@ impl State {
                 Op::Submit { record, secrets, reply } => {
                     let sealed = match self.vault.take(&key.namespace, &record.uid, secrets) {
                         Ok(sealed) => sealed,
-                        Err(problem) => return answer(reply, Err(problem)),
+                        Err(problem) => return answer(reply, Err(problem.into())),
                     };
                     let object = Object::Run(Arc::new((*record).clone()));
                     let store = Arc::clone(&self.parts.store);
@@ -270,7 +276,7 @@ impl State {
 
     fn refuse_op(&mut self, key: &RunKey, op: Op, problem: &Problem) {
         match op {
-            Op::Submit { reply, .. } => answer(reply, Err(problem.clone())),
+            Op::Submit { reply, .. } => answer(reply, Err(problem.clone().into())),
             Op::Ask { reply, .. } => answer(reply, Err(problem.clone())),
             Op::Reports(said) if problem.code == Code::NotFound => {
                 let rejected = |_: &Report| ReportAnswer::Rejected(problem.clone());
@@ -288,12 +294,12 @@ impl State {
 }
 
 /// What a submission gets whose name is taken.
-fn existing(wanted: &Record, found: Run) -> Result<Created, Problem> {
+fn existing(wanted: &Record, found: Run) -> Result<Created, Denied> {
     if wanted.spec == found.spec {
         return Ok(Created { run: found, new: false });
     }
     let message = format!("the Run {} exists with another spec", wanted.key);
-    Err(Problem::new(Code::Conflict, message).hint("choose another name, or use generateName"))
+    Err(Problem::new(Code::Conflict, message).hint("choose another name, or use generateName").into())
 }
 
 /// What a person or a daemon is told of a failure of the store; its cause is in our log alone.

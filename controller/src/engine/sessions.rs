@@ -207,7 +207,7 @@ impl State {
         if orders.is_empty() && !self.draining {
             session.renewal = Some(Renewal { attempts: listening, reply });
         } else {
-            answer(reply, Ok(Renewed { orders }));
+            answer(reply, Ok(Renewed { orders, at_millis: None }));
         }
     }
 
@@ -223,7 +223,7 @@ impl State {
             renewal.attempts.push(attempt.clone());
         }
         let orders = self.orders(&id, &renewal.attempts);
-        answer(renewal.reply, Ok(Renewed { orders }));
+        answer(renewal.reply, Ok(Renewed { orders, at_millis: None }));
     }
 
     /// What to do about the attempts that a daemon names.

@@ -8,6 +8,7 @@ use runtimed_api::ids::{Namespace, RunUid, SessionId};
 use tokio::time::Instant;
 
 use crate::core::RunKey;
+use crate::store::Key;
 
 /// What a deadline is for.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) enum Timer {
     Remove(RunKey, RunUid),
     /// A Session may have gone silent.
     Session(SessionId),
+    /// An uploaded patch may have been kept long enough.
+    Patch(Key),
     /// The secrets of a finished Run could not be removed.
     Forget(Namespace, RunUid),
 }

@@ -183,3 +183,44 @@ fn a_newer_schema_is_refused() {
     let error = SqliteStore::open(&path).expect_err("refused");
     assert!(matches!(error, OpenError::TooNew { found: 99, .. }), "{error}");
 }
+
+/// As the first controllers made it; never to be changed.
+const SCHEMA_1: &str = "
+    CREATE TABLE object (kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,
+        uid TEXT, phase TEXT, body BLOB NOT NULL, PRIMARY KEY (kind, namespace, name)) STRICT, WITHOUT ROWID;
+    CREATE INDEX object_by_age ON object (kind, namespace, uid);
+    CREATE INDEX object_by_age_anywhere ON object (kind, uid);
+    CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO counter VALUES ('version', 7);
+    PRAGMA user_version = 1;
+";
+
+/// A Run as it was stored then.
+const RUN_1: &str = r#"{"key":{"namespace":"default","name":"old"},"uid":"u0","created":"2026-01-01T00:00:00Z",
+    "spec":{"runtime":"bash","command":["true"]},
+    "status":{"phase":"Pending","since":"2026-01-01T00:00:00Z","reason":"waits for a daemon","requestedBy":"alice","fence":0},
+    "private":{"queue":"1m"}}"#;
+
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date_with_all_that_is_in_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let connection = rusqlite::Connection::open(dir.path().join("controller.db")).expect("opens");
+    connection.execute_batch(SCHEMA_1).expect("made");
+    let insert = "INSERT INTO object VALUES ('run', 'default', 'old', 7, 'u0', 'Pending', ?1)";
+    connection.execute(insert, [RUN_1.as_bytes()]).expect("stored");
+    drop(connection);
+    for _ in 0..2 {
+        let store = open(dir.path());
+        let query = Query { limit: 9, phase: Some(Phase::Pending), ..Query::default() };
+        let page = store.list(query).await.expect("listed");
+        let [(record, version)] = page.runs.as_slice() else { panic!("{:?}", page.runs) };
+        assert_eq!((record.key.name.as_str(), *version), ("old", Version(7)));
+    }
+    let store = open(dir.path());
+    let found = store.get(Key::run(&record("old", "u0").key)).await.expect("read").expect("there");
+    let next = store.replace(found.object, found.version).await.expect("stored");
+    assert_eq!(next.version, Version(8));
+    let connection = rusqlite::Connection::open(dir.path().join("controller.db")).expect("opens");
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
+    assert_eq!(version, 2);
+}

@@ -32,6 +32,7 @@ pub(crate) struct Server {
     child: Child,
     _stdout: BufReader<ChildStdout>,
     lease: &'static str,
+    flags: Vec<String>,
 }
 
 impl Drop for Server {
@@ -92,16 +93,56 @@ pub(crate) fn program(dir: &Path, lease: &str) -> Command {
     command
 }
 
+/// The program, to copy a data directory.
+#[expect(clippy::disallowed_methods, reason = "the test drives the real program")]
+pub(crate) fn backup(data: &Path, to: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runtimed-controller"));
+    command.env_clear().arg("backup").arg("--data").arg(data).arg("--to").arg(to);
+    command
+}
+
 impl Server {
     pub(crate) fn start() -> Self {
         Self::start_with("15s")
     }
 
     pub(crate) fn start_with(lease: &'static str) -> Self {
+        Self::start_fresh(lease, &[])
+    }
+
+    /// One with these flags more.
+    pub(crate) fn start_flags(flags: &[&str]) -> Self {
+        Self::start_fresh("15s", flags)
+    }
+
+    fn start_fresh(lease: &'static str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         prepare(dir.path());
-        let (child, stdout, url) = launch(program(dir.path(), lease));
-        Self { dir, url, child, _stdout: stdout, lease }
+        Self::start_in(dir, lease, flags)
+    }
+
+    /// One on a directory that was prepared.
+    pub(crate) fn start_in(dir: TempDir, lease: &'static str, flags: &[&str]) -> Self {
+        let mut command = program(dir.path(), lease);
+        command.args(flags);
+        let (child, stdout, url) = launch(command);
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self { dir, url, child, _stdout: stdout, lease, flags }
+    }
+
+    /// What a `GET` is answered: the status and the body.
+    pub(crate) fn get(&self, path: &str, token: &str) -> (u16, String) {
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(address).expect("connects");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).expect("answered");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        (status, body.to_owned())
     }
 
     /// One that speaks TLS, and the file of its certificate's authority.
@@ -115,14 +156,16 @@ impl Server {
         let mut command = program(dir.path(), "15s");
         command.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
         let (child, stdout, url) = launch(command);
-        (Self { dir, url, child, _stdout: stdout, lease: "15s" }, cert)
+        (Self { dir, url, child, _stdout: stdout, lease: "15s", flags: Vec::new() }, cert)
     }
 
     /// Kills it without a word, and starts another on the same directory.
     pub(crate) fn restart(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("reaped");
-        let (child, stdout, url) = launch(program(self.dir.path(), self.lease));
+        let mut command = program(self.dir.path(), self.lease);
+        command.args(&self.flags);
+        let (child, stdout, url) = launch(command);
         (self.child, self._stdout, self.url) = (child, stdout, url);
     }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod blobs;
 mod harness;
+mod keeping;
 mod leases;
 mod lives;
 mod logs;

@@ -50,6 +50,9 @@ pub struct Session {
     /// The keys that it signs, and has signed, statements with.
     #[serde(default)]
     pub keys: KeyHistory,
+    /// The controller's monotonic clock when this was asked for, in milliseconds; it counts for this Session alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_millis: Option<u64>,
 }
 
 /// A free slot asks for a Run: `POST /v1/sessions/{id}/lease`. The answer is a [`Lease`], or 204 when the wait is over.
@@ -80,6 +83,9 @@ pub struct Lease {
     /// The prior patches, resolved, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<LeasedPatch>,
+    /// When it was given, on the clock of [`Session::at_millis`]: an answer that was long on its way is no lease any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_millis: Option<u64>,
 }
 
 /// A prior patch, resolved to bytes.
@@ -133,6 +139,9 @@ pub struct Renewed {
     /// What to do.
     #[serde(default)]
     pub orders: Vec<Order>,
+    /// When the renewal arrived, on the clock of [`Session::at_millis`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_millis: Option<u64>,
 }
 
 /// What to do about one attempt.

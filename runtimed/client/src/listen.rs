@@ -15,7 +15,7 @@ pub use stdin::stdin_closed;
 
 use certificates::Certificates;
 
-/// Connections at once; further ones wait in the kernel's queue.
+/// Connections at once, unless told otherwise; further ones wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// How long a peer may take for its TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,6 +71,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     certificates: Option<Certificates>,
+    connections: usize,
 }
 
 impl Listener {
@@ -89,10 +90,16 @@ impl Listener {
             Ok((socket, address))
         });
         match bound {
-            Ok((socket, address)) => Ok(Self { socket, address, certificates }),
+            Ok((socket, address)) => Ok(Self { socket, address, certificates, connections: MAX_CONNECTIONS }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(ListenError::Occupied(address)),
             Err(source) => Err(ListenError::Bind { address, source }),
         }
+    }
+
+    /// With room for another number of connections than [`MAX_CONNECTIONS`].
+    #[must_use]
+    pub fn with_room_for(self, connections: usize) -> Self {
+        Self { connections, ..self }
     }
 
     /// The address, with the port that was taken.

@@ -270,6 +270,7 @@ fn lease(run: Run, patches: Vec<LeasedPatch>) -> anyhow::Result<Lease> {
         read_token: SecretText::new(random_token()?),
         secrets: BTreeMap::new(),
         patches,
+        given_millis: None,
     })
 }
 

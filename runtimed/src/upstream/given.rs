@@ -39,7 +39,8 @@ impl Given {
     ) -> Self {
         let id = "given".parse().expect("it is a session id");
         // Nobody counts this period: it only says how often the daemon asks for orders.
-        let session = Session { id, lease_millis: 3_600_000, runtime, keys: KeyHistory::default() };
+        let keys = KeyHistory::default();
+        let session = Session { id, lease_millis: 3_600_000, runtime, keys, at_millis: None };
         Self { session, lease: Mutex::new(Some(lease)), patches, results }
     }
 

@@ -169,6 +169,25 @@ impl BlobStore {
         found.bytes().await.map_err(read_error)
     }
 
+    /// The Runs of which something is kept.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub async fn runs(&self) -> Result<Vec<RunUid>, BlobError> {
+        let all = self.within(&Place(Path::from("runs")));
+        let listed = self.store.list_with_delimiter(Some(&all)).await.map_err(BlobError::Store)?;
+        let uid = |place: &Path| place.filename().and_then(|name| name.parse().ok());
+        Ok(listed.common_prefixes.iter().filter_map(uid).collect())
+    }
+
+    /// Removes one blob.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be removed.
+    pub async fn remove_one(&self, place: &Place, digest: &Digest) -> Result<(), BlobError> {
+        self.store.delete(&self.blob(place, digest)).await.map_err(read_error)
+    }
+
     /// Removes a place and all that is in it. One that is not there is removed already.
     ///
     /// # Errors

@@ -46,6 +46,7 @@ impl State {
                 }
                 self.go_on(key, waiting);
             }
+            Done::PatchGone { key, result } => self.patch_gone(key, result),
             Done::Forgot { namespace, uid, result } => self.forgot(namespace, uid, result),
             Done::Removed { key, uid, result } => {
                 let waiting = self.busy.remove(&key).unwrap_or_default();
@@ -112,10 +113,10 @@ impl State {
                     StoreError::Exists(stored) => match stored.object {
                         Object::Run(found) => answer(reply, existing(&record, self.view_of(&found))),
                         Object::Patch(_) | Object::Secrets(_) => {
-                            answer(reply, Err(failed(&StoreError::Missing)));
+                            answer(reply, Err(failed(&StoreError::Missing).into()));
                         }
                     },
-                    error => answer(reply, Err(failed(&error))),
+                    error => answer(reply, Err(failed(&error).into())),
                 }
             }
             Then::Answer { event, reply, .. } if again => self.start(key.clone(), Op::Ask { event, reply }),

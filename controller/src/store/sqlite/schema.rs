@@ -7,7 +7,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::OpenError;
 
 /// Each entry brings the schema from its index to the next version. Entries are only ever added.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE object (
         kind      TEXT    NOT NULL,
         namespace TEXT    NOT NULL,
@@ -24,7 +25,12 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX object_by_age_anywhere ON object (kind, uid);
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     INSERT INTO counter VALUES ('version', 0);
-"];
+",
+    "
+    -- A page of one phase must not read every Run of the others.
+    CREATE INDEX object_by_phase ON object (kind, namespace, phase, uid);
+",
+];
 
 /// Opens the connection that writes, and migrates.
 pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::guard::Guarded;
-use super::{DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Listener, MAX_CONNECTIONS, TAKE_TIMEOUT};
+use super::{DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Listener, TAKE_TIMEOUT};
 
 /// The wait after an accept that failed for want of descriptors or memory: it fails again at once otherwise.
 const EXHAUSTED: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let socket = TcpListener::from_std(listener.socket)?;
     let certificates = listener.certificates;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(listener.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);

@@ -1,0 +1,106 @@
+//! The audit: each change that somebody asks for, and each refusal, is written down when it is answered.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use jiff::Timestamp;
+use runtimed_api::ids::RunName;
+use runtimed_api::problem::{Code, Problem};
+use runtimed_api::tokens::Role;
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Answer, Failure};
+use super::query::Query;
+use super::{App, Shared};
+use crate::audit::Entry;
+
+/// Entries of an answer at most.
+const MOST: usize = 1000;
+
+/// The Run that a submission made or found, for the audit.
+#[derive(Debug, Clone)]
+pub(super) struct Submitted(pub(super) RunName);
+
+/// How many entries.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// 100 without it; 1000 at most.
+    limit: Option<usize>,
+}
+
+/// The newest entries.
+#[derive(Debug, Serialize)]
+pub(super) struct Entries {
+    /// Newest first.
+    items: Vec<Entry>,
+}
+
+/// The newest entries, over all namespaces: for an admin of all.
+pub(super) async fn read(
+    State(app): Shared,
+    Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
+) -> Answer<Json<Entries>> {
+    let person = app.authority.person(&headers)?;
+    if person.role < Role::Admin || !person.namespaces.iter().any(|namespace| namespace == "*") {
+        let message = format!("{} is not an admin of every namespace", person.subject);
+        return Err(Failure(Problem::new(Code::Forbidden, message)));
+    }
+    let limit = wanted.limit.unwrap_or(100).min(MOST);
+    let audit = app.audit.clone();
+    let read = tokio::task::spawn_blocking(move || audit.newest(limit)).await;
+    let items = read.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| {
+        tracing::error!(%error, "the audit cannot be read");
+        Failure(Problem::new(Code::StorageFailed, "the audit cannot be read"))
+    })?;
+    Ok(Json(Entries { items }))
+}
+
+/// Writes down what is worth it, once it is answered.
+pub(super) async fn record(State(app): Shared, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let subject = subject(&app, request.headers());
+    let response = next.run(request).await;
+    let status = response.status();
+    if is_worth_it(&method, &path, status) {
+        let entry = Entry {
+            at: Timestamp::now(),
+            subject,
+            method: method.to_string(),
+            path: path.chars().take(500).collect(),
+            run: response.extensions().get::<Submitted>().map(|submitted| submitted.0.to_string()),
+            status: status.as_u16(),
+            code: response.extensions().get::<Code>().copied(),
+            suppressed: 0,
+        };
+        app.audit.write(entry).await;
+    }
+    response
+}
+
+/// Changes that people ask for, the coming and going of daemons, and whatever was refused.
+fn is_worth_it(method: &Method, path: &str, status: StatusCode) -> bool {
+    let refused = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    let daemons = path == "/v1/sessions" || path.ends_with("/drain");
+    refused.contains(&status) || (method != Method::GET && (path.starts_with("/v1/namespaces/") || daemons))
+}
+
+/// Who asks, by the token alone. A token of an attempt names the attempt.
+fn subject(app: &App, headers: &HeaderMap) -> Option<String> {
+    if let Ok(person) = app.authority.person(headers) {
+        return Some(person.subject);
+    }
+    if let Ok(daemon) = app.authority.daemon(headers) {
+        return Some(format!("daemon of {}", daemon.runtime));
+    }
+    let attempt = app.tokens.verify(crate::auth::bearer(headers).ok()?)?;
+    Some(attempt.to_string())
+}

@@ -1,0 +1,230 @@
+//! What is kept, for whom, and for how long: quotas, retention, the audit, backups.
+
+use std::time::Duration;
+
+use runtimed_api::digest::Digest;
+use runtimed_api::problem::Code;
+use runtimed_api::run::status::Phase;
+use runtimed_client::ClientError;
+use runtimed_client::controller::{Blob, Controller, ListQuery};
+
+use crate::harness::{
+    ADMIN, ALICE, OBSERVER, Server, completed, default, finished, phase, run, until, until_over,
+};
+
+async fn names(client: &Controller) -> Vec<String> {
+    let listed = client.list(&default(), &ListQuery::default()).await.expect("listed");
+    listed.items.iter().filter_map(|run| run.metadata.name.as_ref().map(ToString::to_string)).collect()
+}
+
+/// Looks until it is so, at most ten seconds.
+async fn eventually<F: Future<Output = bool>>(what: &str, so: impl Fn() -> F) {
+    for _ in 0..1000 {
+        if so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within ten seconds");
+}
+
+fn denied(error: &ClientError) -> (Option<Code>, Option<Duration>) {
+    (error.code(), error.retry_after())
+}
+
+#[tokio::test]
+async fn a_namespace_has_so_many_runs_at_once_and_no_more() {
+    let server = Server::start_flags(&["--max-active", "2"]);
+    let alice = server.client(ALICE);
+    for name in ["a", "b"] {
+        alice.submit(&default(), &run(name, "")).await.expect("submitted");
+    }
+    let error = alice.submit(&default(), &run("c", "")).await.expect_err("denied");
+    assert_eq!(denied(&error), (Some(Code::RateLimited), Some(Duration::from_secs(1))), "{error}");
+    // What is there may be submitted again, and another namespace is not concerned.
+    alice.submit(&default(), &run("b", "")).await.expect("the same");
+    let other = "other".parse().expect("a name");
+    server.client(ADMIN).submit(&other, &run("c", "")).await.expect("submitted");
+    alice.cancel(&default(), &"a".parse().expect("a name")).await.expect("cancelled");
+    alice.submit(&default(), &run("c", "")).await.expect("submitted");
+}
+
+#[tokio::test]
+async fn a_namespace_submits_at_its_pace() {
+    let server = Server::start_flags(&["--max-submissions", "3"]);
+    let alice = server.client(ALICE);
+    for name in ["a", "b", "c"] {
+        alice.submit(&default(), &run(name, "")).await.expect("submitted");
+    }
+    let error = alice.submit(&default(), &run("d", "")).await.expect_err("denied");
+    let (code, after) = denied(&error);
+    assert_eq!(code, Some(Code::RateLimited), "{error}");
+    assert!(
+        after.is_some_and(|after| after > Duration::from_secs(15) && after <= Duration::from_secs(20)),
+        "{after:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_newest_finished_runs_are_kept_and_the_others_go_with_their_results() {
+    let mut server = Server::start_flags(&["--keep-runs", "2"]);
+    let alice = server.client(ALICE);
+    let daemon = server.daemon("d1", 1).await;
+    let blob = bytes::Bytes::from_static(b"a result");
+    for name in ["a", "b", "c"] {
+        alice.submit(&default(), &run(name, "")).await.expect("submitted");
+        let lease = daemon.lease().await;
+        let digest = Digest::of(&blob);
+        daemon.client.put_blob(&digest, 8, Blob::Bytes(blob.clone()), &lease.token).await.expect("stored");
+        daemon.report(vec![finished(&lease, 1, completed(0))]).await;
+        until_over(&alice, name).await;
+    }
+    eventually("the first goes", || async { names(&alice).await == ["c", "b"] }).await;
+    eventually("and its results", || async {
+        let runs = std::fs::read_dir(server.dir.path().join("data/blobs/runs")).expect("listed").flatten();
+        runs.filter(|run| std::fs::read_dir(run.path()).is_ok_and(|mut kept| kept.next().is_some())).count()
+            == 2
+    })
+    .await;
+    // Results of a Run that nobody knows go at the next start, and so do Runs beyond the number.
+    let orphan = server.dir.path().join("data/blobs/runs/0190-nobody");
+    std::fs::create_dir(&orphan).expect("made");
+    std::fs::write(orphan.join(Digest::of(b"x").hex()), "x").expect("written");
+    server.restart();
+    eventually("the orphan goes", || async { !orphan.join(Digest::of(b"x").hex()).exists() }).await;
+    assert_eq!(names(&server.client(ALICE)).await, ["c", "b"]);
+}
+
+#[tokio::test]
+async fn an_uploaded_patch_goes_after_its_time() {
+    let mut server = Server::start_flags(&["--keep-patches", "1s"]);
+    let alice = server.client(ALICE);
+    let bytes = bytes::Bytes::from_static(b"diff --git a/x b/x\n");
+    let digest = alice.put_patch(&default(), bytes.clone()).await.expect("uploaded");
+    let gone = |client: Controller| async move {
+        let answer = client.get_patch(&default(), &digest).await;
+        answer.err().and_then(|error| error.code()) == Some(Code::NotFound)
+    };
+    assert!(!gone(alice.clone()).await);
+    eventually("it goes", || gone(alice.clone())).await;
+    // One that is found at a start goes as well.
+    alice.put_patch(&default(), bytes).await.expect("uploaded");
+    server.restart();
+    let alice = server.client(ALICE);
+    eventually("it goes", || gone(alice.clone())).await;
+}
+
+#[tokio::test]
+async fn the_audit_says_who_did_what_and_what_was_refused() {
+    let mut server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    alice.cancel(&default(), &"a".parse().expect("a name")).await.expect("cancelled");
+    let watcher = server.client(OBSERVER);
+    watcher.submit(&default(), &run("b", "")).await.expect_err("an observer");
+    server.client("nobodys-token").get(&default(), &"a".parse().expect("a name")).await.expect_err("unknown");
+    alice.get(&default(), &"a".parse().expect("a name")).await.expect("a look is not written down");
+    server.daemon("d1", 1).await;
+    server.restart();
+    assert_eq!(server.get("/v1/audit", ALICE).0, 403);
+    let (status, text) = server.get("/v1/audit?limit=50", ADMIN);
+    assert_eq!(status, 200);
+    let audit: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let items = audit["items"].as_array().expect("a list");
+    let lines: Vec<String> = items
+        .iter()
+        .rev()
+        .map(|item| {
+            let text = |key: &str| item[key].as_str().unwrap_or("-").to_owned();
+            format!(
+                "{} {} {} {} {}",
+                text("subject"),
+                text("method"),
+                text("path"),
+                item["status"],
+                text("code")
+            )
+        })
+        .collect();
+    let runs = "/v1/namespaces/default/runs";
+    assert_eq!(
+        lines,
+        [
+            format!("alice POST {runs} 201 -"),
+            format!("alice POST {runs}/a/cancel 200 -"),
+            format!("watcher POST {runs} 403 forbidden"),
+            format!("- GET {runs}/a 401 unauthenticated"),
+            "daemon of bash POST /v1/sessions 201 -".to_owned(),
+            "alice GET /v1/audit 403 forbidden".to_owned(),
+        ]
+    );
+    assert_eq!(items.last().expect("the first")["run"], "a");
+    assert!(!text.contains(ALICE) && !text.contains("nobodys-token"), "{text}");
+}
+
+#[tokio::test]
+async fn a_backup_is_made_while_the_controller_works_and_is_a_data_directory() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    let daemon = server.daemon("d1", 2).await;
+    alice.submit(&default(), &run("over", "")).await.expect("submitted");
+    let lease = daemon.lease().await;
+    let blob = bytes::Bytes::from_static(b"a result");
+    let digest = Digest::of(&blob);
+    daemon.client.put_blob(&digest, 8, Blob::Bytes(blob), &lease.token).await.expect("stored");
+    daemon.complete(&lease, 0).await;
+    let over = until_over(&alice, "over").await;
+    alice.submit(&default(), &run("held", "")).await.expect("submitted");
+    let held = daemon.lease().await;
+
+    let restored = tempfile::tempdir().expect("a directory");
+    crate::harness::prepare(restored.path());
+    let backup = || {
+        let (data, to) = (server.dir.path().join("data"), restored.path().join("data"));
+        crate::harness::backup(&data, &to).output().expect("ran")
+    };
+    let output = backup();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // A second one does not write into the first.
+    assert_eq!(backup().status.code(), Some(125));
+    alice.submit(&default(), &run("later", "")).await.expect("submitted");
+    drop(server);
+
+    let server = Server::start_in(restored, "15s", &[]);
+    let alice = server.client(ALICE);
+    assert_eq!(names(&alice).await, ["held", "over"]);
+    assert_eq!(alice.get(&default(), &"over".parse().expect("a name")).await.expect("there"), over);
+    // The tokens of attempts are still good, and so are results.
+    let daemon = server.daemon("d1", 2).await;
+    daemon.complete(&held, 0).await;
+    assert_eq!(phase(&until_over(&alice, "held").await), Phase::Succeeded);
+    let kept = server.dir.path().join("data/blobs/runs").join(over.metadata.uid.expect("a uid").as_str());
+    assert_eq!(std::fs::read(kept.join(digest.hex())).expect("kept"), b"a result");
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_read_is_a_problem_too() {
+    let server = Server::start();
+    server.client(ALICE).submit(&default(), &run("a", "")).await.expect("submitted");
+    for path in ["artifacts?attempt=99999999999999", "patch?attempt=x", "artifacts?nonsense=1"] {
+        let (status, body) = server.get(&format!("/v1/namespaces/default/runs/a/{path}"), ALICE);
+        assert_eq!(status, 400, "{path}: {body}");
+        let problem: runtimed_api::problem::Problem = serde_json::from_str(&body).expect("a problem");
+        assert_eq!(problem.code, Code::InvalidRequest, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_is_added_serves_at_once() {
+    let server = Server::start();
+    let file = server.dir.path().join("runtimes/added.yaml");
+    let text = std::fs::read_to_string(server.dir.path().join("runtimes/bash.yaml")).expect("read");
+    let mut submission = run("a", "");
+    submission.run.spec.runtime = "added".parse().expect("a name");
+    let admin = server.client(ADMIN);
+    let error = admin.submit(&default(), &submission).await.expect_err("refused");
+    assert_eq!(error.code(), Some(Code::Refused));
+    std::fs::write(file, text.replace("name: bash", "name: added")).expect("written");
+    admin.submit(&default(), &submission).await.expect("submitted");
+    until(&admin, "a", |run| phase(run) == Phase::Pending).await;
+}
