@@ -119,41 +119,36 @@ impl Support {
 /// # Errors
 /// Why they cannot.
 pub fn views() -> Result<bool, Missing> {
-    let probe = || -> Result<i32, Missing> {
-        crate::process::require_one_thread()?;
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        match sys::fork()? {
-            sys::Side::Child => sys::exit_now(in_namespaces(uid, gid)),
-            sys::Side::Parent(child) => match sys::wait(sys::Target::Pid(child), true)? {
-                Some((_, Exited { status: Status::Exited(code), .. })) => Ok(code),
-                _ => Err(Missing::from(Errno::CHILD)),
-            },
-        }
-    };
-    match probe()? {
-        OWN_PROC => Ok(true),
-        PODS_PROC => Ok(false),
-        errno => Err(Missing::from(Errno::from_raw_os_error(errno))),
+    crate::process::require_one_thread()?;
+    match view(true) {
+        // A container's masks over its /proc forbid another one that has none.
+        Err(Missing::Forbidden) => view(false).map(|()| false),
+        answer => answer.map(|()| true),
     }
 }
 
-/// Exit codes that are no errno.
-const OWN_PROC: i32 = 200;
-const PODS_PROC: i32 = 201;
-
-fn in_namespaces(uid: u32, gid: u32) -> i32 {
-    let tried = || -> Result<bool, Errno> {
+/// Makes a view in a child of its own: the first process of a process namespace takes the namespace with it, so there is
+/// no second try in the same one.
+fn view(own_proc: bool) -> Result<(), Missing> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let in_namespaces = || -> Result<(), Errno> {
         // A server that gave up root is not dumpable, and `/proc/self` is not its own then.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
         sys::unshare_user_and_processes()?;
         crate::process::settle(uid, gid)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        crate::process::try_view()
+        crate::process::try_view(own_proc)
     };
-    match tried() {
-        Ok(true) => OWN_PROC,
-        Ok(false) => PODS_PROC,
-        Err(errno) => errno.raw_os_error(),
+    match sys::fork()? {
+        // An exit status holds it: errnos are below 134.
+        sys::Side::Child => sys::exit_now(in_namespaces().map_or_else(Errno::raw_os_error, |()| 0)),
+        sys::Side::Parent(child) => match sys::wait(sys::Target::Pid(child), true)? {
+            Some((_, Exited { status: Status::Exited(0), .. })) => Ok(()),
+            Some((_, Exited { status: Status::Exited(errno), .. })) => {
+                Err(Missing::from(Errno::from_raw_os_error(errno)))
+            }
+            _ => Err(Missing::from(Errno::CHILD)),
+        },
     }
 }
 

@@ -46,8 +46,10 @@ impl View {
     }
 }
 
-/// Files of an own `/proc` that tell about the uid, which is everybody's.
-const COVERED: [&str; 2] = ["/proc/keys", "/proc/key-users"];
+/// Files of an own `/proc` that tell about the uid, which is everybody's, and about the machine: a kernel's command line has
+/// been seen to hold credentials.
+const COVERED: [&str; 5] =
+    ["/proc/keys", "/proc/key-users", "/proc/cmdline", "/proc/diskstats", "/proc/kallsyms"];
 /// What they are covered with; Landlock opens it only if the policy lists it.
 const NULL: &str = "/dev/null";
 /// What programs expect in `/dev` beside devices.

@@ -109,6 +109,7 @@ static char *state(const char *file) { return in("STATE", file); }
 static int reads_journal(void) { return opens(state("journal"), O_RDONLY); }
 static int writes_journal(void) { return opens(state("journal"), O_WRONLY | O_APPEND); }
 static int lists_state(void) { return opens(scene("STATE"), O_RDONLY | O_DIRECTORY); }
+static int finds_state(void) { return opens(scene("STATE_PARENT"), O_RDONLY | O_DIRECTORY); }
 static int makes_state(void) { return opens(state("planted"), O_CREAT | O_WRONLY); }
 static int reads_token(void) { return opens(scene("TOKEN"), O_RDONLY); }
 static int reads_source(void) { return opens(scene("SECRET_SOURCE"), O_RDONLY); }
@@ -192,6 +193,7 @@ const struct probe neighbours[] = {
 	{ "daemon-journal-read", NONE, ATTACK, "read the daemon's journal", reads_journal },
 	{ "daemon-journal-write", NONE, ATTACK, "append to the daemon's journal", writes_journal },
 	{ "daemon-state-list", NONE, ATTACK, "list the daemon's state", lists_state },
+	{ "daemon-state-find", NONE, ATTACK, "learn the name of the daemon's state by listing where it is", finds_state },
 	{ "daemon-state-plant", NONE, ATTACK, "plant a file in the daemon's state", makes_state },
 	{ "daemon-token", NONE, ATTACK, "read the daemon's token", reads_token },
 	{ "daemon-secret-source", NONE, ATTACK, "read where secrets come from", reads_source },

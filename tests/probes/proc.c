@@ -30,7 +30,7 @@ static int timer_slack(void) { return writes("timerslack_ns"); }
 static int autogroup(void)
 {
 	int answer = writes("autogroup");
-	if (answer == ENOENT && access("/proc/self/sched", F_OK) == 0)
+	if (answer == ENOENT && access("/proc/self/status", F_OK) == 0 && access("/proc/self/autogroup", F_OK) == -1)
 		cannot("the kernel has no autogroups");
 	return answer;
 }
@@ -57,26 +57,27 @@ static int unix_sockets(void) { return opens("/proc/self/net/unix", O_RDONLY); }
 static int connections(void) { return opens("/proc/net/tcp", O_RDONLY); }
 static int own_mounts(void) { return opens("/proc/self/mountinfo", O_RDONLY); }
 static int own_environment(void) { return opens("/proc/self/environ", O_RDONLY); }
-static int keys(void)
+/* Something may lie over a file so that it is empty. */
+static int reads_byte(const char *path)
 {
-	/* A container's runtime puts an empty file in its place. */
 	char byte;
-	int fd = open("/proc/keys", O_RDONLY);
+	int fd = open(path, O_RDONLY);
 	return fd == -1 ? errno : read(fd, &byte, 1) == 1 ? 0 : ENODATA;
 }
+static int keys(void) { return reads_byte("/proc/keys"); }
 static int locks(void) { return opens("/proc/locks", O_RDONLY); }
 static int segments(void) { return opens("/proc/sysvipc/shm", O_RDONLY); }
 static int modules(void)
 {
-	int answer = opens("/proc/kallsyms", O_RDONLY);
+	int answer = reads_byte("/proc/kallsyms");
 	if (answer == ENOENT)
 		cannot("the kernel shows no symbols");
 	return answer;
 }
 static int settings(void) { return opens("/proc/sys/kernel/randomize_va_space", O_RDONLY); }
 static int host_name(void) { return opens("/proc/sys/kernel/hostname", O_RDONLY); }
-static int machine(void) { return opens("/proc/cmdline", O_RDONLY); }
-static int disks(void) { return opens("/proc/diskstats", O_RDONLY); }
+static int machine(void) { return reads_byte("/proc/cmdline"); }
+static int disks(void) { return reads_byte("/proc/diskstats"); }
 static int pressure(void)
 {
 	int answer = opens("/proc/pressure/cpu", O_RDONLY);

@@ -19,18 +19,13 @@ pub fn settle(uid: u32, gid: u32) -> io::Result<()> {
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-/// Whether views can be made below this process, which has settled, found by making one that nobody uses. The answer says
-/// whether a `/proc` of its own can be mounted.
-pub(crate) fn try_view() -> Result<bool, Errno> {
-    let attempt = |own_proc| {
-        let policy = Policy { view: Some(View { shown: Vec::new(), own_proc }), ..Policy::default() };
-        let ready = policy.view.as_ref().and_then(|view| crate::view::prepare(&policy, view).ok());
-        sys::try_view(&ready.ok_or(Errno::IO)?)
-    };
-    match attempt(true) {
-        Ok(()) => Ok(true),
-        // A container's masks over its /proc forbid another one that has none.
-        Err(Errno::PERM) => attempt(false).map(|()| false),
-        Err(errno) => Err(errno),
-    }
+/// Makes a view that nobody uses below this process, which has settled. Once only: what makes it is the first process of
+/// its namespace.
+///
+/// # Errors
+/// The kernel's reason why no such view can be had.
+pub(crate) fn try_view(own_proc: bool) -> Result<(), Errno> {
+    let policy = Policy { view: Some(View { shown: Vec::new(), own_proc }), ..Policy::default() };
+    let ready = policy.view.as_ref().and_then(|view| crate::view::prepare(&policy, view).ok());
+    sys::try_view(&ready.ok_or(Errno::IO)?)
 }

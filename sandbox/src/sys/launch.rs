@@ -76,7 +76,7 @@ fn clone(flags: libc::c_int, shared: &Shared<'_>) -> Result<(Pid, OwnedFd), Errn
     let pid = unsafe {
         libc::clone(main, top.cast(), flags, std::ptr::from_ref(shared).cast_mut().cast(), &raw mut pidfd)
     };
-    let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(last_errno()) };
+    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Err(last_errno()) };
     // SAFETY: CLONE_PIDFD made this descriptor for the caller, and nothing else knows it.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }

@@ -41,7 +41,8 @@ pub(crate) fn try_view(view: &View) -> Result<(), Errno> {
     // SAFETY: the stack is used by nothing else and kept until the call returns, which CLONE_VFORK puts after the
     // child's end. The child touches no memory but its stack and, through a shared reference, the view.
     let pid = unsafe { libc::clone(main, top.cast(), flags, argument) };
-    let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(last_errno()) };
+    // Judged first: a negative number is no process, and makes `Pid` panic.
+    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Err(last_errno()) };
     match wait(Target::Pid(pid), true)? {
         Some((_, Exited { status: Status::Exited(0), .. })) => Ok(()),
         Some((_, Exited { status: Status::Exited(errno), .. })) => Err(Errno::from_raw_os_error(errno)),

@@ -87,5 +87,35 @@ const OPEN: [(&str, &str); 5] = [
     ("ports-listed-neighbour", "loopback-neighbours"),
 ];
 
-const OWN_IN_NAMESPACES: [(&str, &str); 1] = [("file-list-tmp", "its own /tmp")];
-const OWN_IN_EXCLUSIVE: [(&str, &str); 1] = [("file-list-tmp", "its own /tmp")];
+const OWN_NETWORK: &str = "a network of its own, with nothing in it but a loopback";
+const MACHINE: &str = "settings and counters of the machine, which name nobody";
+
+const OWN_IN_NAMESPACES: [(&str, &str); 22] = [
+    ("file-list-tmp", "its own `/tmp`"),
+    ("file-make-in-tmp", "its own `/tmp`"),
+    ("file-make-in-shm", "its own `/dev/shm`"),
+    ("device-shm", "its own `/dev/shm`"),
+    ("proc-list", "its own processes"),
+    ("proc-net-*", "its own network"),
+    ("proc-self-*", "its own process and view"),
+    ("proc-locks", "locks of its own processes"),
+    ("proc-sysvipc", "an IPC namespace of its own, in which nothing is"),
+    ("proc-hostname", "a host name of its own"),
+    ("proc-sys", MACHINE),
+    ("proc-pressure", MACHINE),
+    ("tcp-bind", OWN_NETWORK),
+    ("tcp-listen-unbound", OWN_NETWORK),
+    ("udp-connect", OWN_NETWORK),
+    ("socket-tcp", OWN_NETWORK),
+    ("socket-tcp-6", OWN_NETWORK),
+    ("socket-udp", OWN_NETWORK),
+    ("socket-udp-6", OWN_NETWORK),
+    ("socket-udplite", OWN_NETWORK),
+    ("socket-mptcp", OWN_NETWORK),
+    ("file-list-root", "a root of its own, with what was granted"),
+];
+const OWN_IN_EXCLUSIVE: [(&str, &str); 3] = [
+    ("file-list-tmp", "the pod's `/tmp` is the Run's"),
+    ("file-make-in-tmp", "the pod's `/tmp` is the Run's"),
+    ("root-*", "the pod's roots are the Run's"),
+];

@@ -6,6 +6,7 @@
 //! through the real daemon, where it has to be refused.
 
 mod attempts;
+mod jobs;
 mod judge;
 mod known;
 mod place;
@@ -13,3 +14,4 @@ mod pods;
 mod program;
 mod scene;
 mod table;
+mod works;

@@ -20,22 +20,28 @@ use crate::scene::Scene;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
     Base,
+    Namespaces,
 }
 
 impl Tier {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Base => "Base",
+            Self::Namespaces => "Namespaces",
         }
     }
 
     /// Whether such a pod can give it.
-    pub(crate) fn is_in(self, world: World) -> bool {
+    pub(crate) fn is_in(self, _world: World) -> bool {
         match self {
-            Self::Base => world == World::UserNamespaces || world == World::RuntimeDefault,
+            Self::Base => true,
+            Self::Namespaces => false,
         }
     }
 }
+
+/// Every tier that there is.
+pub(crate) const TIERS: [Tier; 2] = [Tier::Base, Tier::Namespaces];
 
 /// A place, with everything started.
 #[derive(Debug)]
@@ -97,7 +103,7 @@ impl Place {
             ("ROOT_TMP", root("tmp")),
             ("ROOT_HOME", root("home")),
             ("ROOT_WORKSPACE", root("workspace")),
-            ("STATE", cluster.state_dir(0).display().to_string()),
+            ("STATE_PARENT", cluster.state_dir(0).display().to_string()),
             ("TOKEN", config.with_file_name("daemon.token").display().to_string()),
             ("CONFIG", config.display().to_string()),
             ("SECRET_SOURCE", dir.path().join("source").display().to_string()),
@@ -173,7 +179,7 @@ impl Place {
             ("ROOT_TMP", "/tmp"),
             ("ROOT_HOME", "/home/worker"),
             ("ROOT_WORKSPACE", "/workspace"),
-            ("STATE", "/state"),
+            ("STATE_PARENT", "/state"),
             ("TOKEN", "/runtimed/conf/daemon.token"),
             ("CONFIG", "/runtimed/conf/runtime.toml"),
             ("SECRET_SOURCE", "/runtimed/conf/source"),
@@ -231,6 +237,13 @@ impl Place {
                 controller.exec(fixed.into_iter().chain(words.iter().copied()))
             }
         }
+    }
+
+    /// The daemon's own directory: its name is random, and whoever may list where it lies finds it.
+    pub(crate) fn state(&self) -> String {
+        let parent = &self.scene["STATE_PARENT"];
+        let listed = self.printed(&["ls", parent]);
+        format!("{parent}/{}", listed.lines().next().expect("the daemon has made it"))
     }
 
     /// Keeps a Run's document where `runtimectl` finds it, and gives that path.
