@@ -89,6 +89,49 @@ mod tests {
         }
     }
 
+    /// A life of two attempts as a daemon journals it: cut at every byte, and with every bit of every byte turned, it reads
+    /// as a beginning of what was written, and never as anything else.
+    #[test]
+    fn a_journal_that_is_damaged_anywhere_is_cut_there() {
+        use crate::journal::{Record, State};
+        let text = r#"[
+            {"accepted":{"attempt":{"namespace":"n","name":"a","uid":"u","attempt":1,"fence":1},"tree":"t1"}},
+            {"staging":{"attempt":{"namespace":"n","name":"a","uid":"u","attempt":1,"fence":1},"files":["llm"]}},
+            {"accepted":{"attempt":{"namespace":"n","name":"b","uid":"v","attempt":2,"fence":7},"tree":"t2"}},
+            {"reported":{"attempt":{"namespace":"n","name":"a","uid":"u","attempt":1,"fence":1},"sequence":2,"finished":true}},
+            {"released":{"attempt":{"namespace":"n","name":"a","uid":"u","attempt":1,"fence":1}}},
+            {"acknowledged":{"attempt":{"namespace":"n","name":"b","uid":"v","attempt":2,"fence":7},"sequence":1}}
+        ]"#;
+        let records: Vec<Record> = serde_json::from_str(text).expect("records");
+        let mut bytes = MAGIC.to_vec();
+        let mut ends = vec![bytes.len()];
+        for record in &records {
+            append(&mut bytes, record).expect("appends");
+            ends.push(bytes.len());
+        }
+        let whole_before =
+            |damage: usize| ends.iter().filter(|end| **end <= damage).count().saturating_sub(1);
+        let fold = |records: &[Record]| {
+            let mut state = State::default();
+            records.iter().for_each(|record| state.apply(record.clone()));
+            state
+        };
+        let mut looked_at = 0;
+        for at in MAGIC.len()..bytes.len() {
+            let kept = &records[..whole_before(at)];
+            let (read, sound) = super::read::<Record>(&bytes[..at]).expect("reads");
+            assert_eq!((fold(&read), sound), (fold(kept), ends[kept.len()]), "cut at {at}");
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                let (read, sound) = super::read::<Record>(&damaged).expect("reads");
+                assert_eq!((read.as_slice(), sound), (kept, ends[kept.len()]), "bit {bit} of byte {at}");
+                looked_at += 1;
+            }
+        }
+        assert!(looked_at > 4000, "{looked_at}");
+    }
+
     #[test]
     fn another_version_is_refused() {
         assert!(read::<String>(b"RTDJRN2\n").is_err());
