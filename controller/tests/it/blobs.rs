@@ -91,6 +91,14 @@ async fn a_lease_token_opens_its_own_attempt_alone_and_only_while_it_goes_on() {
     assert_eq!(error.code(), Some(Code::NotFound));
     let error = daemon.client.get_blob(&digest, &one.read_token, MOST).await.expect_err("refused");
     assert_eq!(error.code(), Some(Code::Unauthenticated));
+    // Whoever stole it cannot speak for the daemon, neither of its own attempt nor of a sibling.
+    let client = server.client(one.token.expose());
+    let (session, opened) = (daemon.session.clone(), daemon.opened.clone());
+    let thief = Daemon { client, session, opened };
+    for lease in [&one, &two] {
+        let error = thief.try_report(vec![finished(lease, 1, completed(0))]).await.expect_err("refused");
+        assert_eq!(error.code(), Some(Code::Unauthenticated));
+    }
     daemon.complete(&one, 0).await;
     let error = daemon.client.get_blob(&digest, &one.token, MOST).await.expect_err("refused");
     assert_eq!(error.code(), Some(Code::StaleFence));
