@@ -12,6 +12,7 @@ use crate::check::{self, CheckArgs};
 use crate::config::Config;
 use crate::config::layers::Overlay;
 use crate::job::{self, JobArgs};
+use crate::selftest::{self, SelftestArgs};
 use crate::serve::{self, Work};
 
 /// The uid that a daemon started as root lives under; `nonroot` of the distroless images.
@@ -83,6 +84,16 @@ enum Command {
         configuration: Configuration,
         #[command(flatten)]
         check: CheckArgs,
+    },
+    /// Try the forbidden things as a Run would, and say what held.
+    ///
+    /// Each is tried without the sandbox and inside a Run of its own. Safe beside a daemon that serves. Exit code: 0 all that
+    /// is claimed held, 1 something did not, 120 bad configuration, 125 the test could not be made.
+    Selftest {
+        #[command(flatten)]
+        configuration: Configuration,
+        #[command(flatten)]
+        selftest: SelftestArgs,
     },
     /// Print the version and the build.
     Version {
@@ -161,6 +172,9 @@ pub fn run(args: Args, build: &'static str) -> Result<u8, Failure> {
         Command::Check { configuration, check } => {
             let over = Overlay::of_process(configuration.set);
             check::run(&configuration.config, &over, build, &check)
+        }
+        Command::Selftest { configuration, selftest } => {
+            selftest::run(|| configuration.read(), id, &selftest)
         }
         Command::Job { configuration, life, job } => job::run(configuration.read(), id, life.into(), *job),
     }

@@ -90,6 +90,9 @@ pub struct Config {
     /// What becomes of logs.
     #[serde(default)]
     pub logs: Logs,
+    /// What is tried before the first Run.
+    #[serde(default)]
+    pub selftest: Selftest,
 }
 
 /// The three writable directories of a pod.
@@ -394,6 +397,15 @@ impl Default for Logs {
     fn default() -> Self {
         Self { stdout: LogOutput::Off, pod: Self::default_pod(), overflow: Overflow::Drop }
     }
+}
+
+/// What is tried before the first Run.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selftest {
+    /// The daemon makes the selftest when it starts; without a pass it is not ready and takes no Run.
+    #[serde(default)]
+    pub required: bool,
 }
 
 fn one() -> u32 {

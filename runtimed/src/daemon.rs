@@ -102,6 +102,8 @@ pub struct Readiness {
     pub broken: AtomicBool,
     /// Every slot is quarantined.
     pub quarantined: AtomicBool,
+    /// The selftest is required, and something did not hold.
+    pub untested: AtomicBool,
 }
 
 impl Readiness {
@@ -109,7 +111,11 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let is = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-        is(&self.connected) && !is(&self.draining) && !is(&self.broken) && !is(&self.quarantined)
+        is(&self.connected)
+            && !is(&self.draining)
+            && !is(&self.broken)
+            && !is(&self.quarantined)
+            && !is(&self.untested)
     }
 }
 

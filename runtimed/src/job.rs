@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::serve::{self, Options, Work};
 use crate::upstream::Given;
 
-pub(crate) use mirror::mirror;
+pub(crate) use input::given_command;
+pub(crate) use mirror::{follow, mirror};
 
 /// What the Run is, and where its results go.
 #[derive(Debug, Args)]

@@ -29,6 +29,7 @@ pub mod recovery;
 pub mod redact;
 pub mod room;
 pub mod secrets;
+pub mod selftest;
 pub mod serve;
 pub mod session;
 pub mod slot;

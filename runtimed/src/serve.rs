@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::args::Failure;
 use crate::attempt::leftover;
-use crate::config::Config;
+use crate::config::{Config, TierChoice};
 use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
 use crate::isolation::Isolation;
 use crate::journal::Journal;
@@ -38,7 +38,7 @@ use crate::notices::Notices;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
 use crate::upstream::{Given, Upstream};
-use crate::{http, job, recovery, session, slot, workers};
+use crate::{http, job, recovery, selftest, session, slot, workers};
 
 /// How long after the drain's grace the ends of Runs may take: kill, capture, scrub, upload, report.
 const FINISH: Duration = Duration::from_secs(20);
@@ -80,22 +80,32 @@ pub fn serve(
     let tls = tls_files(&config);
     let listener = Listener::bind(config.http.listen, tls.as_ref()).map_err(Failure::usage)?;
     let twin = other_family(&listener, tls.as_ref()).map_err(Failure::usage)?;
-    if rustix::process::geteuid().is_root() {
-        process::drop_to(options.user, options.user).map_err(Failure::fault)?;
-    }
-    let isolation = Isolation::choose(config.sandbox.tier).map_err(Failure::usage)?;
-    process::harden_self().context("cannot harden the daemon's own process").map_err(Failure::fault)?;
-    process::become_subreaper().context("cannot become a subreaper").map_err(Failure::fault)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime's threads")
-        .map_err(Failure::fault)?;
+    let (runtime, isolation) = become_daemon(options.user, config.sandbox.tier)?;
     let parts = Parts { config, build, worker, isolation, upstream, listener, twin, once };
     let result = runtime.block_on(parts.run(options.until_stdin_closes));
     // A task that hangs must not hold up the exit of a daemon that has drained.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Gives root up, finds out how Runs can be set apart, closes the process to its neighbours, and starts threads: in this
+/// order.
+///
+/// # Errors
+/// A step failed; the process must not go on.
+pub(crate) fn become_daemon(
+    user: u32,
+    tier: TierChoice,
+) -> Result<(tokio::runtime::Runtime, Isolation), Failure> {
+    if rustix::process::geteuid().is_root() {
+        process::drop_to(user, user).map_err(Failure::fault)?;
+    }
+    let isolation = Isolation::choose(tier).map_err(Failure::usage)?;
+    process::harden_self().context("cannot harden the daemon's own process").map_err(Failure::fault)?;
+    process::become_subreaper().context("cannot become a subreaper").map_err(Failure::fault)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime's threads").map_err(Failure::fault)?;
+    Ok((runtime, isolation))
 }
 
 struct Parts {
@@ -132,7 +142,8 @@ impl Parts {
                 "what an earlier Run staged here cannot be removed: replace the pod"
             )));
         }
-        for _ in quarantined..daemon.config.slots {
+        let serving = if self_tested(&daemon).await { daemon.config.slots - quarantined } else { 0 };
+        for _ in 0..serving {
             let (sessions, draining, tails) = (sessions.clone(), draining.clone(), tails.clone());
             slots.spawn(slot::run(Arc::clone(&daemon), sessions, draining, tails, once));
         }
@@ -255,6 +266,28 @@ impl Signals {
     }
 }
 
+/// Whether Runs may be taken: a daemon that has to test itself first takes none if something did not hold, and stays up,
+/// not ready, for whoever looks why.
+async fn self_tested(daemon: &Daemon) -> bool {
+    if !daemon.config.selftest.required {
+        return true;
+    }
+    let tested = selftest::test(&daemon.config, daemon.build.clone(), daemon.isolation).await;
+    let held = match &tested {
+        Ok(report) if report.held => true,
+        Ok(report) => {
+            tracing::error!(broken = ?report.broken(), "the selftest failed: no Run is taken");
+            false
+        }
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the selftest could not be made: no Run is taken");
+            false
+        }
+    };
+    daemon.readiness.untested.store(!held, Ordering::Release);
+    held
+}
+
 /// Collects whatever ends as an orphan in the container, for nobody else is PID 1 there.
 async fn reap() {
     match signal(SignalKind::child()) {
@@ -269,12 +302,16 @@ async fn reap() {
 }
 
 /// What an earlier daemon has left, and what is done about it once this one is up.
-struct Left {
+pub(crate) struct Left {
     quarantined: u32,
     logs: Vec<(AttemptKey, PathBuf)>,
 }
 
-async fn daemon(
+/// The daemon's parts, with what an earlier one left dealt with.
+///
+/// # Errors
+/// A root, the state or the journal cannot be used.
+pub(crate) async fn daemon(
     config: Config,
     build: BuildId,
     (worker, isolation): (runtimed_sandbox::spawn::Executable, Isolation),
@@ -402,7 +439,7 @@ fn environment() -> BTreeMap<String, String> {
 }
 
 /// Logs to stderr: as JSON lines for the cluster's log stack, or as text on a terminal.
-fn start_log(otherwise: &str) {
+pub(crate) fn start_log(otherwise: &str) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new(otherwise));
     // A stderr that nobody reads, or that is full, must not end the daemon: what cannot be written is lost.

@@ -5,6 +5,7 @@
 //! packages. Only root can do this here, so that what a container may do is the kernel's answer and not podman's.
 
 pub mod image;
+pub mod manifest;
 mod world;
 
 use std::fs;

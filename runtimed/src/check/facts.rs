@@ -145,7 +145,7 @@ fn writable(mounts: &[PathBuf], own: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
             continue;
         }
         let mut beneath = own.clone();
-        walk(mount, own, |path, metadata| {
+        walk(mount, own, MOST, |path, metadata| {
             let below_one = path.parent().is_some_and(|parent| beneath.contains(parent));
             let plain = metadata.is_dir() || metadata.is_file();
             if below_one {
@@ -160,6 +160,9 @@ fn writable(mounts: &[PathBuf], own: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     found.truncate(SHOWN);
     found
 }
+
+/// Files looked at in each file system that is writable: a pod has none, and on another machine this is enough to say so.
+const MOST: usize = 50_000;
 
 /// As many as help anybody.
 const SHOWN: usize = 20;

@@ -37,6 +37,9 @@ const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 
+/// More files than any image that was seen has.
+const MOST: usize = 4_000_000;
+
 /// As many as help anybody.
 const SHOWN: usize = 10;
 
@@ -46,7 +49,7 @@ pub(super) fn look(config: &Config, path: &Path, build: &str) -> Image {
     let except: BTreeSet<PathBuf> =
         roots.into_iter().cloned().chain(["/proc", "/sys", "/dev"].map(PathBuf::from)).collect();
     let mut image = Image::default();
-    image.whole = walk(Path::new("/"), &except, |path, metadata| {
+    image.whole = walk(Path::new("/"), &except, MOST, |path, metadata| {
         if metadata.is_file() && metadata.mode() & 0o6000 != 0 && image.setuid.len() < SHOWN {
             image.setuid.push(path.to_owned());
         }

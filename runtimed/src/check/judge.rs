@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::facts::{Facts, RootFact};
 use crate::attempt::image_directories;
 use crate::config::{Config, SecretKind};
+use crate::isolation::Isolation;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -146,6 +147,9 @@ fn refused(wanted: Profile, refusal: &Refusal, fitting: Option<Profile>) -> Find
 }
 
 fn the_pod(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
+    if let Err(why) = Isolation::of(config.sandbox.tier, facts.views) {
+        findings.push(Finding::error("sandbox.tier", why.to_string(), "set [sandbox] tier = \"Auto\""));
+    }
     for root in &facts.roots {
         if let Err(why) = &root.usable {
             findings.push(Finding::error(
@@ -336,13 +340,6 @@ fn combinations(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
             "set [controller] url and token_file, or RUNTIMED_CONTROLLER_URL and RUNTIMED_CONTROLLER_TOKEN_FILE",
         ));
     }
-    if config.state.dir.is_none() && config.slots == 1 {
-        findings.push(Finding::note(
-            "tier.not-exclusive",
-            "the daemon's state shares the workspace with the one Run: that Run cannot have the three directories whole",
-            "set [state] dir to a mount of its own",
-        ));
-    }
 }
 
 fn is_loopback(url: &str) -> bool {
@@ -356,14 +353,7 @@ fn posture(
     profile: Option<Profile>,
     enforcement: Option<&Enforcement>,
 ) -> Posture {
-    let outside = |dir: &Path| facts.roots.iter().all(|root| !dir.starts_with(&root.path));
-    let tier = if config.slots == 1 && config.state.dir.as_deref().is_some_and(outside) {
-        Tier::Exclusive
-    } else if facts.views.is_ok() {
-        Tier::Namespaces
-    } else {
-        Tier::Base
-    };
+    let tier = Isolation::of(config.sandbox.tier, facts.views).map_or(Tier::Base, |isolation| isolation.tier);
     let protections =
         enforcement.into_iter().flat_map(|enforcement| &enforcement.items).map(|item| Protection {
             name: item.protection.name(),

@@ -5,12 +5,14 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// An image of this many files is larger than any that was seen; what lies beyond is not looked at, and that is said.
-const MOST: usize = 4_000_000;
-
 /// Calls `each` for everything beneath `top`, itself included, that is on the same file system and not beneath one of
-/// `except`. Links are not followed. Returns whether all was seen.
-pub(super) fn walk(top: &Path, except: &BTreeSet<PathBuf>, mut each: impl FnMut(&Path, &Metadata)) -> bool {
+/// `except`, up to `most` of it. Links are not followed. Returns whether all was seen.
+pub(super) fn walk(
+    top: &Path,
+    except: &BTreeSet<PathBuf>,
+    most: usize,
+    mut each: impl FnMut(&Path, &Metadata),
+) -> bool {
     let Ok(first) = fs::symlink_metadata(top) else { return false };
     let device = first.dev();
     let mut pending = vec![(top.to_owned(), first)];
@@ -18,7 +20,7 @@ pub(super) fn walk(top: &Path, except: &BTreeSet<PathBuf>, mut each: impl FnMut(
     while let Some((path, metadata)) = pending.pop() {
         each(&path, &metadata);
         seen += 1;
-        if seen >= MOST {
+        if seen >= most {
             return false;
         }
         if !metadata.is_dir() {

@@ -173,14 +173,34 @@ pub(super) fn given(config: &Config, args: JobArgs) -> Result<Option<Given>, Fai
     let (leased, patches) = patches(config, &run, &args.patch).map_err(Failure::usage)?;
     run.spec.prior_patches =
         leased.iter().map(|patch| PriorPatch { run: None, digest: Some(patch.digest) }).collect();
-    let lease = lease(run, leased).map_err(Failure::usage)?;
+    Ok(Some(of(config, run, leased, patches, args.results).map_err(Failure::usage)?))
+}
+
+/// A Run of a command alone.
+///
+/// # Errors
+/// The name is none.
+pub(crate) fn given_command(config: &Config, name: &str, command: Vec<String>) -> anyhow::Result<Given> {
+    let parts = Parts { name: Some(name.to_owned()), command, ..Parts::default() };
+    let run = parse::from(&parts.object(config.runtime.as_str())?)?;
+    of(config, run, Vec::new(), BTreeMap::new(), None)
+}
+
+fn of(
+    config: &Config,
+    run: Run,
+    leased: Vec<LeasedPatch>,
+    patches: BTreeMap<Digest, Bytes>,
+    results: Option<PathBuf>,
+) -> anyhow::Result<Given> {
+    let lease = lease(run, leased)?;
     let runtime = Runtime {
         api_version: runtimed_api::run::ApiVersion::default(),
         kind: RuntimeKind::default(),
         metadata: RuntimeMetadata { name: config.runtime.clone() },
         spec: RuntimeSpec { namespaces: vec!["*".to_owned()], ..RuntimeSpec::default() },
     };
-    Ok(Some(Given::new(runtime, lease, patches, args.results)))
+    Ok(Given::new(runtime, lease, patches, results))
 }
 
 fn run(config: &Config, args: &JobArgs) -> anyhow::Result<Run> {

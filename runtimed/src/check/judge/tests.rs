@@ -128,14 +128,12 @@ fn secrets_on_a_disk_are_told_of() {
 }
 
 #[test]
-fn the_tier_is_the_strongest_that_fits() {
+fn the_tier_is_the_one_that_the_daemon_would_choose() {
     let mut facts = good();
+    let asked = config("[sandbox]\ntier = \"Namespaces\"\n");
+    assert_eq!(ids(&asked, &facts), ["sandbox.tier"]);
     facts.views = Ok(true);
     assert_eq!(judge(&config(""), &facts).0.tier, Tier::Namespaces);
-    let alone = config("[state]\ndir = \"/var/lib/runtimed\"\n");
-    let mut alone = alone;
-    alone.slots = 1;
-    assert_eq!(judge(&alone, &facts).0.tier, Tier::Exclusive);
-    alone.state.dir = Some("/workspace/state".into());
-    assert_eq!(judge(&alone, &facts).0.tier, Tier::Namespaces);
+    assert!(ids(&asked, &facts).is_empty());
+    assert_eq!(judge(&config("[sandbox]\ntier = \"Base\"\n"), &facts).0.tier, Tier::Base);
 }

@@ -1,0 +1,6 @@
+//! The commands of a pod's entrypoint, beside `serve`: `job`, `check` and `selftest`, on this machine.
+
+mod check;
+mod job;
+mod place;
+mod selftest;
