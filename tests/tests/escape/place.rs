@@ -35,6 +35,8 @@ impl Tier {
     pub(crate) fn is_in(self, _world: World) -> bool {
         match self {
             Self::Base => true,
+            // A view is entered by chroot, which the filters of pods refuse to who has no capability outside: there the
+            // daemon chooses base.
             Self::Namespaces => false,
         }
     }
