@@ -32,6 +32,8 @@ struct World {
     frozen: BTreeSet<i32>,
     /// Every process that a daemon was seen to have started, with the time of its start.
     seen: BTreeSet<Process>,
+    /// Daemons that were told to end: a second word would abort them.
+    draining: BTreeSet<usize>,
     left_out: Vec<&'static str>,
 }
 
@@ -106,7 +108,7 @@ impl World {
             proxies.push(proxy);
         }
         let (frozen, seen) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self { cluster, proxies, disks, frozen, seen, left_out: Vec::new() })
+        Ok(Self { cluster, proxies, disks, frozen, seen, draining: BTreeSet::new(), left_out: Vec::new() })
     }
 
     /// A person's client.
@@ -161,7 +163,7 @@ impl World {
             },
             What::Drain(index) => {
                 self.note_processes(index);
-                if self.runs(index) {
+                if self.runs(index) && self.draining.insert(index) {
                     self.cluster.daemon(index).signal(Signal::TERM);
                 }
             }
@@ -199,15 +201,19 @@ impl World {
         self.proxies.iter().for_each(|proxy| proxy.set(None));
         for index in 0..DAEMONS {
             self.note_processes(index);
-            if !self.runs(index) {
-                self.revive(index);
+            if self.draining.contains(&index)
+                && let Some(daemon) = self.cluster.daemon_if_there(index)
+            {
+                daemon.wait(PATIENCE);
             }
+            self.revive(index);
         }
     }
 
     /// Starts a daemon again that is not there. What an earlier one left is waited for as little as a kubelet does.
     fn revive(&mut self, index: usize) {
         if !self.runs(index) {
+            self.draining.remove(&index);
             self.cluster.restart_daemon(index);
         }
     }
