@@ -9,6 +9,7 @@ use runtimed_sandbox::policy::Policy;
 use runtimed_sandbox::process::{self, KillTree, Pid, Reach};
 use runtimed_sandbox::spawn::{Executable, Spawn, SpawnError, Stage, Status, fork_phase};
 use runtimed_sandbox::support::Support;
+use runtimed_sandbox::view::{Shown, View};
 use runtimed_sandbox::{enforce_self, plan};
 use rustix::io::Errno;
 
@@ -24,6 +25,8 @@ pub(crate) fn run(words: &[&str]) -> Option<Result<(), Errno>> {
         ["strays"] => strays(),
         ["drop"] => drop_root(),
         ["views"] => views(),
+        ["namespaces", place] => namespaces(place),
+        ["first", place, uid, gid] => first(place, uid, gid),
         _ => return None,
     })
 }
@@ -233,6 +236,89 @@ fn views() -> Result<(), Errno> {
             require(false)
         }
     }
+}
+
+/// Starts the first process of a process namespace, which does the rest.
+fn namespaces(place: &str) -> Result<(), Errno> {
+    process::harden_self()?;
+    let ours = Executable::open(Path::new("/proc/self/exe"))?;
+    let (uid, gid) = (rustix::process::geteuid().to_string(), rustix::process::getegid().to_string());
+    let spawn = Spawn::new(&ours, ["probe", "first", place, &uid, &gid]).fd(2, rustix::stdio::stderr());
+    let mut child = spawn.own_processes(true).spawn().map_err(failed)?;
+    require(child.wait()?.status == Status::Exited(0))
+}
+
+/// The first of a process namespace: it is who it was, makes views for its children, and loses none of them.
+fn first(place: &str, uid: &str, gid: &str) -> Result<(), Errno> {
+    require(rustix::process::getpid() == Pid::INIT)?;
+    let number = |text: &str| text.parse::<u32>().map_err(|_| Errno::INVAL);
+    process::settle(number(uid)?, number(gid)?).map_err(|_| Errno::PERM)?;
+    process::harden_self()?;
+    require(rustix::process::geteuid().as_raw() == number(uid)?)?;
+    let own = Path::new(place).join("own");
+    let program = std::fs::read_link("/proc/self/exe").map_err(|_| Errno::IO)?;
+    let usual = ["/usr", "/bin", "/lib", "/lib64"].map(std::path::PathBuf::from);
+    let mut execute: Vec<_> = usual.into_iter().filter(|path| path.exists()).collect();
+    execute.push(program.clone());
+    let policy = Policy {
+        execute,
+        write: vec![own.clone()],
+        devices: vec!["/dev/null".into()],
+        view: Some(View {
+            shown: vec![Shown { inside: "/workspace".into(), outside: own.clone() }],
+            own_proc: true,
+        }),
+        ..Policy::default()
+    };
+    let sh = Executable::open(Path::new("/bin/sh"))?;
+    let script = |script: &str, policy: &Policy| -> Result<runtimed_sandbox::spawn::Child, Errno> {
+        let spawn =
+            Spawn::new(&sh, ["sh", "-c", script]).env("PATH", "/usr/bin:/bin").cwd(Path::new("/workspace"));
+        spawn
+            .fd(1, rustix::stdio::stderr())
+            .fd(2, rustix::stdio::stderr())
+            .confine(prepared(policy)?)
+            .spawn()
+            .map_err(failed)
+    };
+    // Its own place, its own processes, and nothing of the outside under its path.
+    let seen = format!(
+        "test $PWD = /workspace && echo x > made && mv made moved && test ! -e {place} && test -d /proc/self && test ! -e /proc/1 \\
+         && test ! -e /etc/passwd && ! mkdir /x 2> /dev/null && ! kill -0 1 2> /dev/null"
+    );
+    require(script(&seen, &policy)?.wait()?.status == Status::Exited(0))?;
+    require(own.join("moved").exists())?;
+    // A grant where its own places are, and a link in the place of what is shown, are no view.
+    let covered = Policy { read: vec!["/workspace/x".into()], ..policy.clone() };
+    require(plan::plan(&covered, &Support::probe()).and_then(|plan| plan.prepare()).is_err())?;
+    std::os::unix::fs::symlink("/etc", Path::new(place).join("link")).map_err(|_| Errno::IO)?;
+    let mut linked = policy.clone();
+    linked.view = Some(View {
+        shown: vec![Shown { inside: "/workspace".into(), outside: Path::new(place).join("link") }],
+        own_proc: true,
+    });
+    require(script("true", &linked).is_err())?;
+    // A name is looked for in the view; what is not there is told as such.
+    let nowhere = Executable::within_view("no-such".as_ref(), "/usr/bin:/bin".as_ref(), Path::new("/"))?;
+    let missing =
+        Spawn::new(&nowhere, ["no-such"]).confine(prepared(&policy)?).spawn().map(|child| child.pid());
+    require(missing == Err(SpawnError { stage: Stage::Execute, errno: Errno::NOENT.raw_os_error() }))?;
+    // Orphans come to this process, and one call ends all of them.
+    let mut command =
+        script("setsid sleep 60 & (sleep 60 &) ; sleep 60 & kill -STOP $!; touch ready; sleep 60", &policy)?;
+    let begun = std::time::Instant::now();
+    while !own.join("ready").exists() {
+        require(begun.elapsed() < Duration::from_secs(20))?;
+        std::thread::yield_now();
+    }
+    let killed = process::kill_descendants(KillTree {
+        reach: Reach::Namespace,
+        command: Some(&mut command),
+        ..KillTree::default()
+    })?;
+    report(&format!("{killed:?}"));
+    require(!killed.survivors && killed.killed >= 3)?;
+    require(command.exited().map(|exited| exited.status) == Some(Status::Signalled(9)))
 }
 
 fn drop_root() -> Result<(), Errno> {

@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
 use super::{Plan, Refusal, Step, plan};
-use crate::enforcement::{Protection, State};
+use crate::enforcement::{Protection, State, Tier};
 use crate::policy::{Network, Policy, Profile};
 use crate::support::{Architecture, Missing, Support};
+use crate::view::View;
 
 fn support(abi: u8) -> Support {
     Support {
@@ -71,6 +72,95 @@ fn compatible_states_what_each_abi_gives_up() {
         assert_eq!(listed.is_ok(), abi >= 4, "TCP ports at ABI {abi}");
     }
     assert_eq!(rule(plan(&policy(Profile::Compatible, Network::None), &support(0))), "support.files");
+}
+
+/// Every ABI that has a meaning, in every tier that the plan knows, with and without ports: planned, or refused by name.
+#[test]
+fn every_abi_is_planned_in_every_tier() {
+    use Protection::{
+        AbstractUnixSockets, DeviceIoctls, FileMetadata, Files, LoopbackNeighbours, PathnameUnixSockets,
+        Signals, TcpPorts, Truncation,
+    };
+    for abi in 0..=9 {
+        for profile in [Profile::Strict, Profile::Compatible] {
+            for network in [Network::None, ports(), Network::Full] {
+                for own in [false, true] {
+                    let view = own.then(|| View { shown: Vec::new(), own_proc: true });
+                    let own_network = own && network == Network::None;
+                    let asked = Policy { view, ..policy(profile, network.clone()) };
+                    let planned = plan(&asked, &support(abi));
+                    // In order of the report: the first protection that the kernel lacks and that may not be missing.
+                    let listed = network == ports();
+                    let strict = profile == Profile::Strict;
+                    let needed = [
+                        ("support.files", 1, true),
+                        ("support.truncation", 3, strict),
+                        ("support.device-ioctls", 5, strict),
+                        ("support.tcp-ports", 4, listed),
+                        ("support.signals", 6, strict && !own),
+                        ("support.abstract-unix-sockets", 6, strict && !own_network),
+                    ];
+                    let lacking = needed.iter().find(|(_, since, needed)| *needed && abi < *since);
+                    let what = format!("ABI {abi} {profile:?} {network:?} own view {own}");
+                    let Ok(planned) = planned else {
+                        assert_eq!(lacking.map(|(rule, ..)| *rule), Some(rule(planned)), "{what}");
+                        continue;
+                    };
+                    assert_eq!(lacking, None, "{what}");
+                    let report = planned.enforcement();
+                    let since = |since: u8| if abi >= since { State::Active } else { State::Unavailable };
+                    let either = |own: bool, state: State| if own { State::Active } else { state };
+                    let tcp = if network == Network::Full { State::Disabled } else { State::Active };
+                    let loopback = if network == Network::None { State::Active } else { State::Unavailable };
+                    for (protection, expected) in [
+                        (Files, State::Active),
+                        (Truncation, since(3)),
+                        (DeviceIoctls, since(5)),
+                        (TcpPorts, tcp),
+                        (Signals, either(own, since(6))),
+                        (AbstractUnixSockets, either(own_network, since(6))),
+                        (PathnameUnixSockets, either(own, since(9))),
+                        (FileMetadata, either(own, State::Unavailable)),
+                        (LoopbackNeighbours, loopback),
+                    ] {
+                        assert_eq!(report.state(protection), Some(expected), "{what} {protection}");
+                    }
+                    assert_eq!(report.tier, if own { Tier::Namespaces } else { Tier::Base }, "{what}");
+                    assert_eq!(planned.steps.len(), if own { 7 } else { 6 }, "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// No protection that base gives is weaker with a view.
+#[test]
+fn a_view_takes_nothing_away() {
+    let rank = |state| match state {
+        State::Active => 3,
+        State::Degraded => 2,
+        State::Disabled => 1,
+        State::Unavailable => 0,
+    };
+    for network in [Network::None, ports(), Network::Full] {
+        for abi in 6..=9 {
+            let base = plan(&policy(Profile::Strict, network.clone()), &support(abi)).unwrap();
+            let view = Some(View { shown: Vec::new(), own_proc: true });
+            let own = Policy { view, ..policy(Profile::Strict, network.clone()) };
+            let own = plan(&own, &support(abi)).unwrap();
+            for item in &base.enforcement().items {
+                let inside = own.enforcement().state(item.protection).unwrap();
+                assert!(rank(inside) >= rank(item.state), "ABI {abi} {network:?} {item:?}");
+            }
+            // What base's filter refuses stays refused, but for sockets and Fast Open where nothing can be reached.
+            let refused = |plan: &Plan| plan.refused_calls().map(|(name, _)| name).collect::<Vec<_>>();
+            let missing: Vec<_> =
+                refused(&base).into_iter().filter(|name| !refused(&own).contains(name)).collect();
+            let open: &[&str] =
+                if network == Network::None { &["sendto", "sendmsg", "sendmmsg"] } else { &[] };
+            assert_eq!(missing, open, "ABI {abi} {network:?}");
+        }
+    }
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod secrets;
 mod servers;
 mod sources;
 mod stores;
+mod tiers;
