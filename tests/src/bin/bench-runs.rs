@@ -39,6 +39,9 @@ struct Args {
     /// Where daemon and controller keep their state; a journaled file system gives an honest fdatasync.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// By which means Runs are set apart: Base, or Namespaces.
+    #[arg(long, default_value = "Base")]
+    tier: String,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -51,6 +54,7 @@ async fn bench(args: Args) -> anyhow::Result<()> {
     println!("fdatasync of 4 KiB in the state directory: p50 {}", millis(fdatasync(args.state.as_deref())?));
     let options = Options {
         slots: 8,
+        runtime_toml: format!("[sandbox]\ntier = {:?}\n", args.tier),
         trees: Some(args.trees.clone()),
         state: args.state.clone(),
         ..Options::default()
