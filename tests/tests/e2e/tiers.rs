@@ -101,7 +101,7 @@ async fn nothing_outlives_a_supervisor_or_a_daemon_that_is_killed() {
         let mut cluster = Cluster::start(options(tier)).await;
         let name = cluster.submit(shell("orphaned", &storm(first), ""), &[]).await;
         cluster.until_printed(&name).await;
-        assert!(processes_with(first) >= 20, "{tier}");
+        wait_until(|| processes_with(first) >= 20).await;
         let daemon = cluster.daemon(0).pid();
         let worker = child_of(daemon).expect("a worker");
         rustix::process::kill_process(worker, Signal::KILL).expect("killed");
@@ -111,10 +111,10 @@ async fn nothing_outlives_a_supervisor_or_a_daemon_that_is_killed() {
 
         let name = cluster.submit(shell("lost", &storm(second), ""), &[]).await;
         cluster.until_printed(&name).await;
-        assert!(processes_with(second) >= 20, "{tier}");
+        wait_until(|| processes_with(second) >= 20).await;
         cluster.daemon(0).signal(Signal::KILL);
         cluster.daemon(0).wait(Duration::from_secs(10));
-        wait_until_none(second).await;
+        wait_until(|| processes_with(second) == 0).await;
         cluster.restart_daemon(0);
         assert_eq!(phase(&cluster.end(&name).await), Phase::Lost, "{tier}");
     }
@@ -130,10 +130,11 @@ fn child_of(parent: Pid) -> Option<Pid> {
     children.into_iter().next()
 }
 
-async fn wait_until_none(word: &str) {
+/// Looks until it is so, at most ten seconds.
+async fn wait_until(so: impl Fn() -> bool) {
     let begun = std::time::Instant::now();
-    while processes_with(word) > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{word} is still there");
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it did not come to that in ten seconds");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
