@@ -101,7 +101,7 @@ async fn nothing_outlives_a_supervisor_or_a_daemon_that_is_killed() {
         let mut cluster = Cluster::start(options(tier)).await;
         let name = cluster.submit(shell("orphaned", &storm(first), ""), &[]).await;
         cluster.until_printed(&name).await;
-        wait_until(|| processes_with(first) >= 20).await;
+        wait_until(|| processes_with(first) >= 16).await;
         let daemon = cluster.daemon(0).pid();
         let worker = child_of(daemon).expect("a worker");
         rustix::process::kill_process(worker, Signal::KILL).expect("killed");
@@ -111,7 +111,7 @@ async fn nothing_outlives_a_supervisor_or_a_daemon_that_is_killed() {
 
         let name = cluster.submit(shell("lost", &storm(second), ""), &[]).await;
         cluster.until_printed(&name).await;
-        wait_until(|| processes_with(second) >= 20).await;
+        wait_until(|| processes_with(second) >= 16).await;
         cluster.daemon(0).signal(Signal::KILL);
         cluster.daemon(0).wait(Duration::from_secs(10));
         wait_until(|| processes_with(second) == 0).await;
