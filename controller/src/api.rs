@@ -94,6 +94,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/namespaces/{namespace}/patches/{digest}", put(patches::upload).get(patches::get))
         .route("/v1/blobs/{digest}", put(blobs::put).get(blobs::get))
         .route("/v1/logs/{offset}", put(logs::put))
+        .route("/v1/artifacts/{name}", get(artifacts::leased_manifest))
+        .route("/v1/artifacts/{name}/{digest}", get(artifacts::leased_file))
         .route("/v1/sessions", post(sessions::open))
         .route("/v1/sessions/{id}/lease", post(sessions::lease))
         .route("/v1/sessions/{id}/renew", post(sessions::renew))

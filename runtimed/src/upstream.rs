@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_api::digest::Digest;
-use runtimed_api::ids::SessionId;
+use runtimed_api::ids::{RunName, SessionId};
+use runtimed_api::manifest::Manifest;
 use runtimed_api::session::{Lease, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session};
 use runtimed_client::ClientError;
 use runtimed_client::controller::{Blob, Controller, LogOf};
@@ -141,6 +142,34 @@ impl Upstream {
         match self {
             Self::Controller(controller) => controller.get_blob(digest, token, most).await,
             Self::Given(given) => given.get_blob(digest),
+        }
+    }
+
+    /// See [`Controller::get_artifacts`].
+    ///
+    /// # Errors
+    /// See [`ClientError`]; `NotFound` in a job, which knows of no other Run.
+    pub async fn get_artifacts(&self, run: &RunName, token: &SecretText) -> Result<Manifest, ClientError> {
+        match self {
+            Self::Controller(controller) => controller.get_artifacts(run, token).await,
+            Self::Given(_) => Err(given::no_other_run(run)),
+        }
+    }
+
+    /// See [`Controller::get_artifact`].
+    ///
+    /// # Errors
+    /// As [`Upstream::get_artifacts`].
+    pub async fn get_artifact(
+        &self,
+        run: &RunName,
+        digest: &Digest,
+        token: &SecretText,
+        most: u64,
+    ) -> Result<Download, ClientError> {
+        match self {
+            Self::Controller(controller) => controller.get_artifact(run, digest, token, most).await,
+            Self::Given(_) => Err(given::no_other_run(run)),
         }
     }
 }

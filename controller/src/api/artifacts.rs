@@ -12,10 +12,10 @@ use runtimed_api::tokens::Role;
 use serde::Deserialize;
 
 use super::answer::{Answer, Failure, invalid, not_found};
-use super::blobs::send;
+use super::blobs::{attempt, send};
 use super::patches::Which;
 use super::{App, Shared, read};
-use crate::core::Blobs;
+use crate::core::{Blobs, RunKey};
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 16 * 1024 * 1024;
@@ -79,6 +79,41 @@ fn read_form(form: Result<Query<Form>, axum::extract::rejection::QueryRejection>
     Ok((Which { attempt: form.attempt }, tar))
 }
 
+/// The manifest of the Run whose artifacts are the source of the attempt that asks, with its lease token.
+pub(super) async fn leased_manifest(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Answer<axum::Json<Manifest>> {
+    let key = source_of(&app, &headers, &name).await?;
+    let (manifest, _) = newest(&app, &key, &Which::default()).await?;
+    Ok(axum::Json(manifest))
+}
+
+/// One file of it, by its digest.
+pub(super) async fn leased_file(
+    State(app): Shared,
+    Path((name, digest)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let digest = read::digest(&digest)?;
+    let key = source_of(&app, &headers, &name).await?;
+    let place = read::place(&app.run(&key).await?)?;
+    send(&app, &place, &digest, "application/octet-stream", &headers).await
+}
+
+/// The Run of this name, in the namespace of the attempt that asks, if that attempt's Run names it as its source.
+async fn source_of(app: &App, headers: &HeaderMap, name: &str) -> Answer<RunKey> {
+    let asking = attempt(app, headers).await?;
+    let name = name.parse()?;
+    let named = asking.spec.source.as_ref().and_then(|source| source.artifacts.as_ref());
+    if named.is_none_or(|artifacts| artifacts.run != name) {
+        let message = format!("the Run {} does not name the artifacts of {name} as its source", asking.key);
+        return Err(Failure(Problem::new(Code::Forbidden, message)));
+    }
+    Ok(RunKey { namespace: asking.key.namespace.clone(), name })
+}
+
 async fn find(
     app: &App,
     headers: &HeaderMap,
@@ -86,16 +121,20 @@ async fn find(
     which: &Which,
 ) -> Answer<(Manifest, Blobs)> {
     let asked = app.asked(headers, path, Role::Observer)?;
-    let run = app.run(&asked.key).await?;
-    let attempt = read::attempt(read::status(&run)?, which.attempt, |attempt| {
+    newest(app, &asked.key, which).await
+}
+
+async fn newest(app: &App, key: &RunKey, which: &Which) -> Answer<(Manifest, Blobs)> {
+    let run = app.run(key).await?;
+    let found = read::attempt(read::status(&run)?, which.attempt, |attempt| {
         attempt.result.as_ref().is_some_and(|result| result.artifacts.is_some())
     })?;
-    let summary = attempt.and_then(|attempt| attempt.result.as_ref()?.artifacts.as_ref());
-    let summary = summary.ok_or_else(|| not_found(format!("the Run {} has no artifacts", asked.key)))?;
+    let summary = found.and_then(|attempt| attempt.result.as_ref()?.artifacts.as_ref());
+    let summary = summary.ok_or_else(|| not_found(format!("the Run {key} has no artifacts")))?;
     let place = read::place(&run)?;
     let text = app.blobs.read(&place.place(), &summary.manifest, MAX_MANIFEST).await?;
     let manifest = parse::json(&text).map_err(|error| {
-        tracing::error!(run = %asked.key, %error, "a manifest cannot be read");
+        tracing::error!(run = %key, %error, "a manifest cannot be read");
         Failure(Problem::new(Code::Internal, "the list of artifacts cannot be read"))
     })?;
     Ok((manifest, place))

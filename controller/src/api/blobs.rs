@@ -63,7 +63,7 @@ pub(super) async fn send(
 }
 
 /// The Run whose attempt has this lease token, while its daemon has it.
-async fn attempt(app: &App, headers: &HeaderMap) -> Answer<Arc<Record>> {
+pub(super) async fn attempt(app: &App, headers: &HeaderMap) -> Answer<Arc<Record>> {
     let token = bearer(headers)?;
     let Some(attempt) = app.tokens.verify(token) else {
         if app.authority.daemon(headers).is_ok() {

@@ -26,7 +26,7 @@ const MAX_PATCH: u64 = 64 * 1024 * 1024;
 const KIND: &str = "text/x-diff";
 
 /// Of which attempt.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     /// The newest that has one, without it.

@@ -152,7 +152,7 @@ impl Conversation {
         attempt.live.set(|now| now.step = Some(Step::Source));
         let patches = prior_patches(attempt, workspace).await?;
         let config = &attempt.daemon.config;
-        let Sourced { source, proxy, mirror } = source(attempt)?;
+        let Sourced { source, proxy, mirror } = source(attempt, workspace).await?;
         let mirrored = mirror.is_some();
         let ca_file = config.ca_file().map(|path| path.to_string_lossy().into_owned());
         let assign = Assign {

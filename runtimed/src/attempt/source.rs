@@ -1,11 +1,14 @@
 //! Step 6, the daemon's part: what the worker is told of the source, and what is brought for it.
 
+mod artifacts;
+
 use runtimed_api::git_url::GitUrl;
 use runtimed_api::https_url::HttpsUrl;
 use runtimed_api::link::{Mirror, Source};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::source::{GitSource, SourceKind};
 
+use super::workspace::Workspace;
 use super::{Attempt, Ended};
 use crate::proxy;
 
@@ -18,7 +21,7 @@ pub(super) struct Sourced {
 }
 
 /// Finds out what the worker needs for the Run's source.
-pub(super) fn source(attempt: &Attempt) -> Result<Sourced, Ended> {
+pub(super) async fn source(attempt: &Attempt, workspace: &Workspace) -> Result<Sourced, Ended> {
     let mut sourced = Sourced { source: Source::Empty, proxy: None, mirror: None };
     let asked = attempt.lease.run.spec.source.as_ref().and_then(|source| source.kind());
     match asked {
@@ -41,8 +44,11 @@ pub(super) fn source(attempt: &Attempt) -> Result<Sourced, Ended> {
             sourced.source = Source::Archive(archive.clone());
         }
         Some(SourceKind::Inline(inline)) => sourced.source = Source::Inline(inline.clone()),
-        // Judged before: no other kind gets here.
-        Some(SourceKind::Artifacts(_)) | None => {}
+        Some(SourceKind::Artifacts(artifacts)) => {
+            let brought = artifacts::bring(attempt, workspace, &artifacts.run).await?;
+            sourced.source = Source::Artifacts(brought);
+        }
+        None => {}
     }
     Ok(sourced)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use runtimed_api::enforcement::Tier;
 use runtimed_api::environment;
@@ -91,6 +91,13 @@ impl Workspace {
                 Places::in_trees(&self.tmp.path(), &self.home.path(), &self.workspace.path())
             }
         }
+    }
+
+    /// Makes a directory for what the daemon brings for the worker's own use.
+    pub(super) fn private_dir(&self, name: &str) -> Result<PathBuf, Problem> {
+        let path = self.workspace.path().join(layout::PRIVATE).join(name);
+        std::fs::create_dir(&path).map_err(|error| storage("a directory cannot be made", &error))?;
+        Ok(path)
     }
 
     /// Writes bytes that the daemon has verified for the worker's own use.

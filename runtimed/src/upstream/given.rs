@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_api::digest::Digest;
+use runtimed_api::ids::RunName;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::provenance::KeyHistory;
 use runtimed_api::runtime::Runtime;
@@ -94,6 +95,11 @@ impl Given {
         })?;
         Ok(Download::ready(bytes))
     }
+}
+
+/// A job has no other Run's artifacts.
+pub(super) fn no_other_run(run: &RunName) -> ClientError {
+    problem(Problem::new(Code::NotFound, format!("a job knows of no other Run, and so not of {run}")))
 }
 
 fn problem(problem: Problem) -> ClientError {

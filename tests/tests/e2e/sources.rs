@@ -65,3 +65,23 @@ async fn a_source_that_cannot_be_reached_is_a_fault_that_says_so_and_no_key_stay
     assert!(cluster.files_with(b"notakeybutlongenough").is_empty());
     assert!(cluster.drain().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_runs_artifacts_are_the_source_of_a_later_one_in_the_same_namespace() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = "mkdir $RUNTIMED_ARTIFACTS_DIR/sub; echo one > $RUNTIMED_ARTIFACTS_DIR/a; echo one > $RUNTIMED_ARTIFACTS_DIR/sub/b; \
+                head -c 300000 /dev/zero > $RUNTIMED_ARTIFACTS_DIR/sub/zeros";
+    assert_eq!(phase(&cluster.run(shell("build", line, "")).await), Phase::Succeeded);
+    let source = "source: { artifacts: { run: build } }";
+    let run = cluster.run(shell("use", "cat a sub/b; wc -c < sub/zeros; echo two > a", source)).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert_eq!(cluster.log(&"use".parse().expect("a name")).await, "one\none\n300000\n");
+    assert_eq!(result(&run).patch.as_ref().expect("a patch").files, 1);
+    for (name, other) in [("nobody", "nobody"), ("nothing", "use")] {
+        let source = format!("source: {{ artifacts: {{ run: {other} }} }}");
+        let run = cluster.run(shell(name, "true", &source)).await;
+        assert_eq!(phase(&run), Phase::Refused, "{name}: {:?}", run.status);
+        assert_eq!(result(&run).refusals[0].rule, Rule::SOURCE_ARTIFACTS, "{name}");
+    }
+    assert!(cluster.drain().is_empty());
+}

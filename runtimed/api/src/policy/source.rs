@@ -14,15 +14,8 @@ pub(super) fn judge(spec: &RunSpec, ceiling: &Ceiling) -> Vec<Refusal> {
     match spec.source.as_ref().and_then(|source| source.kind()) {
         Some(SourceKind::Git(git)) => self::git(git, ceiling, &mut out),
         Some(SourceKind::Archive(archive)) => out.extend(self::archive(archive)),
-        Some(SourceKind::Artifacts(_)) => out.push(
-            Refusal::new(
-                Rule::SOURCE_ARTIFACTS,
-                "spec.source.artifacts",
-                "an earlier Run's artifacts cannot be a source yet",
-            )
-            .hint("use git, an archive or inline files"),
-        ),
-        Some(SourceKind::Inline(_)) | None => {}
+        // Whether that Run is there is found out when its artifacts are brought.
+        Some(SourceKind::Artifacts(_) | SourceKind::Inline(_)) | None => {}
     }
     out
 }

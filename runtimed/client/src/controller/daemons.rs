@@ -6,7 +6,8 @@ use bytes::Bytes;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Body, Method, StatusCode, Url};
 use runtimed_api::digest::Digest;
-use runtimed_api::ids::{AttemptKey, SessionId};
+use runtimed_api::ids::{AttemptKey, RunName, SessionId};
+use runtimed_api::manifest::Manifest;
 use runtimed_api::session::{
     Lease, LeaseRequest, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session,
 };
@@ -161,6 +162,33 @@ impl Controller {
         most: u64,
     ) -> Result<Download, ClientError> {
         let request = self.exchange.request(Method::GET, self.blob(digest), Some(token))?;
+        self.exchange.download(request, most, Some(STALL)).await
+    }
+
+    /// `GET /v1/artifacts/{run}`: the artifacts of the Run that the lease's own Run names as its source.
+    ///
+    /// # Errors
+    /// Among others `NotFound`: no such Run in the namespace, or none with artifacts.
+    pub async fn get_artifacts(&self, run: &RunName, token: &SecretText) -> Result<Manifest, ClientError> {
+        let url = self.exchange.url(["v1", "artifacts", run.as_str()]);
+        let request = self.exchange.request(Method::GET, url, Some(token))?;
+        let response = self.exchange.send(request, PATIENCE).await?;
+        read_json(response, MAX_LEASE, PATIENCE).await
+    }
+
+    /// `GET /v1/artifacts/{run}/{digest}`, at most `most` bytes. Whoever uses them checks the digest.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_artifact(
+        &self,
+        run: &RunName,
+        digest: &Digest,
+        token: &SecretText,
+        most: u64,
+    ) -> Result<Download, ClientError> {
+        let url = self.exchange.url(["v1", "artifacts", run.as_str(), &digest.to_string()]);
+        let request = self.exchange.request(Method::GET, url, Some(token))?;
         self.exchange.download(request, most, Some(STALL)).await
     }
 
