@@ -53,8 +53,12 @@ pub(super) async fn source(attempt: &Attempt, workspace: &Workspace) -> Result<S
     Ok(sourced)
 }
 
-/// Without a mirror a fetch takes longer, and that is all.
+/// Without a mirror a fetch takes longer, and that is all. One that opens its source with a submitted credential has none:
+/// the same name stands for another credential each time.
 fn mirror(attempt: &Attempt, git: &GitSource) -> Option<Mirror> {
+    if git.credential.as_ref().is_some_and(|name| attempt.lease.secrets.contains_key(name)) {
+        return None;
+    }
     let mirrors = &attempt.daemon.mirrors;
     match mirrors.of(&attempt.key().namespace, &git.url, git.credential.as_ref()) {
         Ok(mirror) => mirror,
