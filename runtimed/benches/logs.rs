@@ -2,6 +2,7 @@
 //! bytes through the same kind of pipe. And how late a follower sees a line.
 //!
 //! `cargo bench -p runtimed --bench logs [-- DIRECTORY]`
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;

@@ -1,6 +1,7 @@
 //! How fast secrets are masked, beside a plain aho-corasick over the same needles and a copy of the same bytes.
 //!
 //! `cargo bench -p runtimed --bench redact`
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -39,7 +40,7 @@ fn main() {
         let found = best(|| {
             pieces(&text, |piece| {
                 black_box(automaton.find_overlapping_iter(piece).count());
-            })
+            });
         });
         let mut out = Vec::new();
         let copied = best(|| {

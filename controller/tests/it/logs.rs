@@ -198,9 +198,8 @@ async fn a_daemon_without_an_address_is_named_as_the_reason() {
     let daemon = server.daemon("d1", 1).await;
     let _lease = daemon.lease().await;
     let name = "a".parse().expect("a name");
-    let error = match alice.logs(&default(), &name, &LogQuery::default()).await {
-        Ok(_) => panic!("there is no log yet"),
-        Err(error) => error,
+    let Err(error) = alice.logs(&default(), &name, &LogQuery::default()).await else {
+        panic!("there is no log yet");
     };
     assert!(error.to_string().contains("cannot be had from its daemon"), "{error}");
 }

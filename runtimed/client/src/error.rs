@@ -86,6 +86,10 @@ impl ClientError {
         Self::Unreachable { url: shown(url), why: format!("no answer within {} s", waited.as_secs()) }
     }
 
+    pub(crate) fn unavailable(url: &reqwest::Url, status: u16) -> Self {
+        Self::Unreachable { url: shown(url), why: format!("HTTP {status} without a reason") }
+    }
+
     pub(crate) fn protocol(url: &reqwest::Url, why: impl Into<String>) -> Self {
         Self::Protocol { url: shown(url), why: why.into() }
     }

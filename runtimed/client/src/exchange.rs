@@ -168,6 +168,8 @@ async fn problem(response: Response, url: Url) -> ClientError {
         Err(_) if (300..400).contains(&status) => {
             ClientError::protocol(&url, format!("a redirect, HTTP {status}; none is followed"))
         }
+        // Not one of ours: what stands before a server that is away, such as a proxy, says so.
+        Err(_) if status >= 500 => ClientError::unavailable(&url, status),
         Err(_) => ClientError::protocol(&url, format!("HTTP {status} without a reason")),
     }
 }

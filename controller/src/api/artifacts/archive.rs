@@ -49,7 +49,7 @@ where
     S: Stream<Item = io::Result<Bytes>> + Send,
 {
     entries.try_flatten().scan(false, |broken, piece| {
-        let shown = (!*broken).then(|| piece);
+        let shown = (!*broken).then_some(piece);
         *broken = shown.as_ref().is_some_and(Result::is_err);
         std::future::ready(shown)
     })
