@@ -53,7 +53,8 @@ enum Command {
     /// Lease Runs from the controller and run them until told to stop.
     ///
     /// SIGTERM or SIGINT drains: no new Run is leased, running ones finish or are ended at the drain's grace. A second
-    /// signal aborts. Exit code: 0 drained, 120 bad configuration, 125 a failure.
+    /// signal aborts. Exit code: 0 drained, 120 bad configuration, 122 aborted by the second signal, 124
+    /// the time to drain ran out and the journal has the rest, 125 a failure.
     Serve {
         #[command(flatten)]
         configuration: Configuration,

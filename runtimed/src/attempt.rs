@@ -14,6 +14,7 @@ mod accept;
 mod clock;
 mod collect;
 mod conversation;
+mod cpu;
 mod intent;
 mod prior;
 mod rotation;
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::LogOutput;
+use crate::admission::Permit;
 use crate::daemon::{Daemon, Live, Stop};
 use crate::journal::JournalError;
 use crate::logs::{LiveSource, echo};
@@ -143,9 +145,22 @@ async fn course(
     accepted: Accepted,
     workspace: &mut Option<Workspace>,
 ) -> Result<AttemptEnd, Ended> {
-    let place = workspace.insert(Workspace::allocate(attempt, accepted.tree.clone()).await?);
+    let permit = admit(attempt, &accepted).await?;
+    let place = workspace.insert(Workspace::allocate(attempt, accepted.tree.clone(), permit).await?);
     let conversation = conversation::Conversation::launch(attempt, &accepted).await?;
     conversation.hold(attempt, accepted, place).await
+}
+
+/// Waits until there is room for it beside the others; a stop ends the wait.
+async fn admit(attempt: &Attempt, accepted: &Accepted) -> Result<Permit, Ended> {
+    let mut stops = attempt.live.stops();
+    tokio::select! {
+        biased;
+        permit = attempt.daemon.admission.admit(&accepted.granted.limits) => Ok(permit),
+        stop = stops.wait_for(Option::is_some) => {
+            Err(Ended::Stopped(stop.ok().and_then(|stop| *stop).unwrap_or(Stop::Drain)))
+        }
+    }
 }
 
 impl Attempt {

@@ -93,6 +93,9 @@ pub struct Config {
     /// What is tried before the first Run.
     #[serde(default)]
     pub selftest: Selftest,
+    /// What the pod has for its Runs together.
+    #[serde(default)]
+    pub capacity: Capacity,
 }
 
 /// The three writable directories of a pod.
@@ -319,24 +322,47 @@ impl Default for Mirror {
     }
 }
 
+/// What the pod has for its Runs together; what its cgroup allows without it.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// Memory, in bytes.
+    #[serde(default)]
+    pub memory: Option<Bytes>,
+    /// Processes and threads.
+    #[serde(default)]
+    pub processes: Option<u32>,
+    /// Disk of all trees, in bytes: an `EmptyDir` does not show the size that it was given.
+    #[serde(default)]
+    pub disk: Option<Bytes>,
+}
+
 /// What happens at the end.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
-    /// How long running Runs may go on; 25s without it. The pod's own grace period must be longer.
+    /// How long running Runs may go on; 15s without it.
     #[serde(default = "Drain::default_grace")]
     pub grace: Span,
+    /// How long after that killing, capture, scrub, uploads and reports may take; 12s without it. With the grace it must
+    /// fit in the pod's own grace period, which is 30 s where nobody sets it.
+    #[serde(default = "Drain::default_finish")]
+    pub finish: Span,
 }
 
 impl Drain {
     fn default_grace() -> Span {
-        Span::from_secs(25)
+        Span::from_secs(15)
+    }
+
+    fn default_finish() -> Span {
+        Span::from_secs(12)
     }
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { grace: Self::default_grace() }
+        Self { grace: Self::default_grace(), finish: Self::default_finish() }
     }
 }
 

@@ -16,6 +16,7 @@ use runtimed_sandbox::tree::Root;
 use runtimed_store::BlobStore;
 use tokio::sync::{Notify, watch};
 
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::isolation::Isolation;
 use crate::journal::Journal;
@@ -62,6 +63,8 @@ pub struct Daemon {
     pub own_ports: Vec<u16>,
     /// The attempts that it holds.
     pub attempts: Attempts,
+    /// What may begin.
+    pub admission: Arc<Admission>,
     /// What the kernel tells of files.
     pub notices: Notices,
     /// Numbers.
@@ -104,18 +107,46 @@ pub struct Readiness {
     pub quarantined: AtomicBool,
     /// The selftest is required, and something did not hold.
     pub untested: AtomicBool,
+    /// A disk is nearly full: which.
+    full: Mutex<Option<String>>,
 }
 
 impl Readiness {
     /// Whether it takes work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        self.connected.load(Ordering::Acquire) && self.why_not().is_none()
+    }
+
+    /// Why it takes no work beside having no session, in a sentence; `None` when it would.
+    #[must_use]
+    pub fn why_not(&self) -> Option<String> {
         let is = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-        is(&self.connected)
-            && !is(&self.draining)
-            && !is(&self.broken)
-            && !is(&self.quarantined)
-            && !is(&self.untested)
+        let why = if is(&self.draining) {
+            "it is being shut down"
+        } else if is(&self.broken) {
+            "its journal cannot be written"
+        } else if is(&self.quarantined) {
+            "every slot is out of use: what was staged there could not be removed"
+        } else if is(&self.untested) {
+            "its selftest is required, and something did not hold"
+        } else {
+            return self.lock().clone();
+        };
+        Some(why.to_owned())
+    }
+
+    /// Notes which disk is nearly full, if one is.
+    pub fn set_full(&self, why: Option<String>) {
+        let mut full = self.lock();
+        if let (None, Some(why)) = (&*full, &why) {
+            tracing::warn!(why, "no Run is taken until there is room");
+        }
+        *full = why;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -43,13 +43,21 @@ pub fn router(daemon: Arc<Daemon>, closing: CancellationToken) -> Router {
         .with_state(Shared { daemon, closing })
 }
 
-/// A constant body: a Run may ask as well, and learns nothing.
-async fn ready(State(shared): State<Shared>) -> Response {
-    if shared.daemon.readiness.is_ready() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+/// A constant body, for a Run may ask as well; who holds a token is told why.
+async fn ready(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let daemon = &shared.daemon;
+    if daemon.readiness.is_ready() {
+        return "ready\n".into_response();
     }
+    let known = auth::person(daemon, &headers).or_else(|_| auth::metrics(daemon, &headers));
+    let body = match known {
+        Ok(()) => {
+            let why = daemon.readiness.why_not();
+            format!("not ready: {}\n", why.as_deref().unwrap_or("it has no session with the controller"))
+        }
+        Err(_) => "not ready\n".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Refused> {

@@ -5,6 +5,7 @@
 //! parses nothing that a Run or a remote made: that is the worker's, in a process of its own.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod args;
 pub mod artifacts;
 pub mod attempt;

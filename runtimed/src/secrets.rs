@@ -1,6 +1,7 @@
 //! Secrets: who may use which, and their values, read and checked.
 
 pub mod credential;
+mod protected;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -16,6 +17,7 @@ use runtimed_api::session::SecretValue;
 use zeroize::Zeroizing;
 
 use crate::config;
+pub use protected::protected;
 
 /// The largest value: a token or a key is far smaller.
 const MAX_BYTES: u64 = 64 * 1024;

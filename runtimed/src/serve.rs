@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use runtimed_api::exit::Exit;
 use runtimed_api::ids::{AttemptKey, BuildId, DaemonName};
 use runtimed_api::run::status::AttemptResult;
 use runtimed_api::session::SecretText;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::args::Failure;
 use crate::attempt::leftover;
 use crate::config::{Config, TierChoice};
@@ -39,9 +41,6 @@ use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
 use crate::upstream::{Given, Upstream};
 use crate::{http, job, recovery, selftest, session, slot, workers};
-
-/// How long after the drain's grace the ends of Runs may take: kill, capture, scrub, upload, report.
-const FINISH: Duration = Duration::from_secs(20);
 
 /// What the command line says beside the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -171,7 +170,12 @@ impl Parts {
         let drained =
             drain(&daemon, &sessions, &draining, &slots, &tails, When { signals, until_stdin_closes, once });
         let result = tokio::select! {
-            drained = drained => drained.map(|()| daemon.ended.borrow().clone()).map_err(Failure::fault),
+            drained = drained => match drained {
+                Ok(()) => Ok(daemon.ended.borrow().clone()),
+                // Of a job the exit code is the Run's, so that these must not be taken for its own.
+                Err(failure) if once => Err(Failure::fault(failure.error)),
+                Err(failure) => Err(failure),
+            },
             Some(ended) = essential.join_next() => {
                 Err(Failure::fault(anyhow!("an essential task of the daemon ended: {ended:?}")))
             }
@@ -193,7 +197,7 @@ async fn drain(
     slots: &TaskTracker,
     tails: &TaskTracker,
     when: When,
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     let When { mut signals, until_stdin_closes, once } = when;
     let over = async {
         slots.wait().await;
@@ -211,13 +215,17 @@ async fn drain(
     tracing::info!(?grace, "draining");
     daemon.readiness.draining.store(true, Ordering::Release);
     draining.cancel();
-    let finish = async {
+    // Beside the rest: a controller that does not answer takes none of the time.
+    let told = async {
         let session = sessions.borrow().clone();
         if let Some(session) = session
             && let Err(error) = daemon.controller.drain(&session.id).await
         {
             tracing::warn!(%error, "the controller does not know of the end");
         }
+        std::future::pending::<()>().await;
+    };
+    let finish = async {
         if tokio::time::timeout(grace, slots.wait()).await.is_err() {
             daemon.attempts.all().iter().for_each(|live| live.stop(Stop::Drain));
         }
@@ -227,13 +235,19 @@ async fn drain(
             tails.close();
             tails.wait().await;
         };
-        if tokio::time::timeout(FINISH, rest).await.is_err() {
-            tracing::warn!("not everything was delivered: the journal has it for the next start");
-        }
+        tokio::time::timeout(daemon.config.drain.finish.get(), rest).await.is_ok()
+    };
+    let aborted = || Failure {
+        error: anyhow!("aborted by a second signal: the next start cleans up, and delivers what is left"),
+        exit: Exit::Cancelled,
     };
     tokio::select! {
-        () = finish => Ok(()),
-        () = signals.next() => Err(anyhow!("aborted by a second signal: the next start cleans up")),
+        delivered = finish => if delivered { Ok(()) } else { Err(Failure {
+            error: anyhow!("the time to drain ran out: the journal has what is left for the next start"),
+            exit: Exit::TimedOut,
+        }) },
+        () = told => Ok(()),
+        () = signals.next() => Err(aborted()),
     }
 }
 
@@ -344,6 +358,13 @@ pub(crate) async fn daemon(
     let recovered = recovery::recover(&left, &journal, &roots, &state).await.map_err(Failure::fault)?;
     let mirrors = Mirrors::open(state.path(), config.mirror.max.0);
     let mirrors = mirrors.context("cannot keep mirrors in the state directory").map_err(Failure::fault)?;
+    let disks = vec![
+        ("workspaces", config.roots.workspace.clone()),
+        ("homes", config.roots.home.clone()),
+        ("temporary files", config.roots.tmp.clone()),
+        ("the daemon's state", state.path().to_owned()),
+    ];
+    let admission = Arc::new(Admission::new(&config, disks));
     let name = match &config.name {
         Some(name) => name.clone(),
         None => host_name().map_err(Failure::usage)?,
@@ -365,6 +386,7 @@ pub(crate) async fn daemon(
         isolation,
         own_ports: vec![port],
         attempts: Attempts::default(),
+        admission,
         notices,
         metrics: Metrics::default(),
         readiness: Readiness::default(),

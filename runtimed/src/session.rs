@@ -110,6 +110,7 @@ async fn open(daemon: &Daemon, address: &str) -> Result<Current, ClientError> {
         slots: daemon.config.slots,
         address: Some(address.to_owned()),
         build: daemon.build.clone(),
+        capacity: daemon.admission.capacity().clone(),
     };
     let sent = Instant::now();
     let session = daemon.controller.open_session(&request).await?;
@@ -125,7 +126,7 @@ async fn renew(daemon: &Daemon, session: &Current, safe_until: &mut Option<Insta
     let mut failures = 0;
     loop {
         let sent = Instant::now();
-        let request = Renew { attempts: daemon.attempts.held() };
+        let request = Renew { attempts: daemon.attempts.held(), unready: daemon.readiness.why_not() };
         let patience = patience(sent, *safe_until, session.lease);
         let error = match daemon.controller.renew(&session.id, &request, patience).await {
             Ok(renewed) => {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::LOOK_AGAIN;
 use crate::attempt::{self, Slot};
 use crate::daemon::Daemon;
 use crate::session::{Current, backoff};
@@ -50,6 +51,14 @@ pub async fn run(
             },
         };
         let Some(session) = session else { continue };
+        let full = daemon.admission.full();
+        daemon.readiness.set_full(full.clone());
+        if full.is_some() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                () = draining.cancelled() => break,
+            }
+        }
         let mut asking = std::pin::pin!(daemon.controller.lease(&session.id, WAIT));
         let leased = tokio::select! {
             biased;

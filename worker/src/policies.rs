@@ -133,7 +133,9 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
             fsize: confinement.file_size,
             cpu_seconds: confinement.cpu_seconds,
         },
-        protected: vec![private(trees)],
+        protected: std::iter::once(private(trees))
+            .chain(confinement.protected.iter().map(PathBuf::from))
+            .collect(),
         roots: [&trees.tmp, &trees.home, &trees.workspace]
             .into_iter()
             .filter_map(|tree| Path::new(tree).parent().map(PathBuf::from))

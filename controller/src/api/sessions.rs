@@ -84,7 +84,7 @@ pub(super) async fn renew(
     let token = app.authority.daemon(&headers)?;
     let id: SessionId = id.parse()?;
     let renew: Renew = body::json(body, MAX_RENEWAL).await?;
-    let waiting = app.engine.renew(id, token.runtime, renew.attempts).await?;
+    let waiting = app.engine.renew(id, token.runtime, renew).await?;
     match timeout(app.lease / 3, waiting).await {
         Ok(Ok(renewed)) => Ok(Json(Renewed { at_millis, ..renewed? })),
         Ok(Err(_)) | Err(_) => Ok(Json(Renewed { at_millis, ..Renewed::default() })),

@@ -7,7 +7,7 @@ use runtimed_api::ids::{AttemptKey, AttemptNumber, RuntimeName, SecretName, Sess
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::Run;
 use runtimed_api::session::{
-    Held, Lease, OpenSession, Renewed, Report, ReportAnswer, SecretText, SecretValue,
+    Lease, OpenSession, Renew, Renewed, Report, ReportAnswer, SecretText, SecretValue,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -75,7 +75,7 @@ pub(super) enum Command {
     Renew {
         session: SessionId,
         runtime: RuntimeName,
-        held: Vec<Held>,
+        renew: Renew,
         reply: Reply<Renewed>,
     },
     Report {
@@ -199,10 +199,10 @@ impl Engine {
         &self,
         session: SessionId,
         runtime: RuntimeName,
-        held: Vec<Held>,
+        renew: Renew,
     ) -> Result<oneshot::Receiver<Result<Renewed, Problem>>, Problem> {
         let (reply, renewed) = oneshot::channel();
-        self.send(Command::Renew { session, runtime, held, reply }).await?;
+        self.send(Command::Renew { session, runtime, renew, reply }).await?;
         Ok(renewed)
     }
 
@@ -284,7 +284,7 @@ impl State {
             Command::Wait { session, runtime, slot, reply } => {
                 answer(reply, self.wait_for_run(&session, &runtime, slot));
             }
-            Command::Renew { session, runtime, held, reply } => self.renew(&session, &runtime, held, reply),
+            Command::Renew { session, runtime, renew, reply } => self.renew(&session, &runtime, renew, reply),
             Command::Report { session, runtime, key, reports, reply } => {
                 self.report(&session, &runtime, key, reports, reply);
             }

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use runtimed_api::capacity::{Amounts, Capacity, Short};
+use runtimed_api::ids::{RuntimeName, SessionId};
 use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::limits::Limits;
 use runtimed_api::session::{Lease, LeasedPatch};
 
 use super::State;
+use super::index::Index;
 use super::ops::Op;
+use super::sessions::Sessions;
 use super::slots::Slot;
 use crate::core::{Blobs, Event, PatchGrant, Record, RunKey};
 use crate::store::{Key, Object, PatchRecord, Store, StoreError};
@@ -17,15 +22,44 @@ impl State {
         while let Some(runtime) = self.dirty.iter().next().cloned() {
             self.dirty.remove(&runtime);
             while let Some(key) = self.index.first_ready(&runtime).cloned() {
-                let Some(slot) = self.slots.take(&runtime) else { break };
+                let Some(slot) = self.slot_for(&runtime, &key) else {
+                    // Those who wait see for what.
+                    self.publish(&key);
+                    break;
+                };
                 if !self.sessions.is_alive(&slot.session, self.parts.lease) {
                     // Its poll is answered with nothing: if it lives it asks again.
                     continue;
                 }
                 self.index.set_ready(&key, false);
+                if let Some(active) = self.index.get_mut(&key) {
+                    active.promised = Some(slot.daemon.clone());
+                }
                 self.start(key, Op::HandOut { slot, patches: None });
             }
         }
+    }
+
+    /// The slot that has waited longest of those whose daemon has room for the Run. Runs are served in their order, so
+    /// that a large one is not starved by the small ones behind it; one that no pod can ever hold goes to any slot, whose
+    /// daemon refuses it by the rule.
+    fn slot_for(&mut self, runtime: &RuntimeName, key: &RunKey) -> Option<Slot> {
+        let limits = &self.index.get(key)?.record.spec.limits;
+        let never = |capacity: &Capacity| capacity.fits(Amounts::default(), capacity.need(limits)).is_err();
+        let hopeless = self.sessions.capacities(runtime).all(never);
+        let (index, sessions) = (&self.index, &self.sessions);
+        self.slots
+            .take(runtime, |session| hopeless || short(index, sessions, runtime, session, limits).is_none())
+    }
+
+    /// What the daemons with free slots lack for a Run; `None` where one has room.
+    pub(super) fn lacks(&mut self, record: &Record) -> Option<Short> {
+        let runtime = record.runtime();
+        let mut last = None;
+        for session in self.slots.sessions(runtime) {
+            last = Some(short(&self.index, &self.sessions, runtime, &session, &record.spec.limits)?);
+        }
+        last
     }
 
     /// Gives a lease that is stored to the slot it is for.
@@ -48,6 +82,24 @@ impl State {
             self.start(record.key.clone(), Op::Event(Event::Undelivered(held.fence)));
         }
     }
+}
+
+/// What a daemon lacks for a Run of these limits beside those that it runs.
+fn short(
+    index: &Index,
+    sessions: &Sessions,
+    runtime: &RuntimeName,
+    session: &SessionId,
+    limits: &Limits,
+) -> Option<Short> {
+    let (daemon, capacity) = sessions.capacity(session)?;
+    let need = capacity.need(limits);
+    if need == Amounts::default() {
+        return None;
+    }
+    let running = index.running_on(runtime, daemon);
+    let used = running.fold(Amounts::default(), |used, run| used.plus(capacity.need(&run.spec.limits)));
+    capacity.fits(used, need).err()
 }
 
 /// Looks the prior patches of a Run up: each that a Run captured, and each by its digest, in the Run's own namespace

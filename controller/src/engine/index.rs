@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use runtimed_api::ids::{Namespace, RunUid, RuntimeName};
+use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName};
 use runtimed_api::run::Run;
+use runtimed_api::run::status::Phase;
 use runtimed_api::run::step::Step;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,6 +36,8 @@ pub(super) struct Active {
     pub(super) live: Live,
     /// Its lease holds until then, if a daemon has it.
     pub(super) lease_until: Option<Instant>,
+    /// It is being handed to this daemon.
+    pub(super) promised: Option<DaemonName>,
     /// Those who watch it.
     pub(super) watchers: Option<watch::Sender<Arc<Run>>>,
 }
@@ -90,6 +93,21 @@ impl Index {
         self.active.len()
     }
 
+    /// The Runs whose command a daemon runs, or is about to.
+    pub(super) fn running_on(
+        &self,
+        runtime: &RuntimeName,
+        daemon: &DaemonName,
+    ) -> impl Iterator<Item = &Record> {
+        let his = move |active: &&Active| {
+            let record = &active.record;
+            let runs = record.status.phase == Phase::Running
+                && record.held().is_some_and(|held| held.daemon == *daemon);
+            record.runtime() == runtime && (runs || active.promised.as_ref() == Some(daemon))
+        };
+        self.active.values().filter(his).map(|active| &*active.record)
+    }
+
     /// Lets those who watch see the end.
     pub(super) fn forget_watchers(&mut self) {
         for active in self.active.values_mut() {
@@ -108,10 +126,11 @@ impl Index {
     }
 
     pub(super) fn set_ready(&mut self, key: &RunKey, is_ready: bool) {
-        let Some(active) = self.active.get(key) else { return };
+        let Some(active) = self.active.get_mut(key) else { return };
         let Standing::Waiting { ready_at, .. } = active.record.standing() else { return };
         let ready = self.ready.entry(active.record.runtime().clone()).or_default();
         if is_ready {
+            active.promised = None;
             ready.insert((ready_at, key.clone()));
         } else {
             ready.remove(&(ready_at, key.clone()));
@@ -128,6 +147,7 @@ impl State {
                 self.forget_finished_run(&record);
                 if self.index.of_uid(&record.key, &record.uid).is_some() {
                     self.index.set_ready(&record.key, false);
+                    self.dirty.insert(record.runtime().clone());
                     self.index.remove(&record.key);
                 }
             }
@@ -144,12 +164,15 @@ impl State {
             return;
         }
         self.index.set_ready(&key, false);
+        // Its end may be the room that another waits for.
+        self.dirty.insert(record.runtime().clone());
         let known = self.index.remove(&key).filter(|known| known.record.uid == record.uid);
         // What was known of this attempt still holds; what was known of another does not.
         let same = known.as_ref().filter(|known| known.record.held() == record.held());
         let (live, lease_until) = same.map_or((Live::default(), None), |same| (same.live, same.lease_until));
         let watchers = known.and_then(|known| known.watchers);
-        let mut active = Active { record: Arc::clone(&record), version, live, lease_until, watchers };
+        let mut active =
+            Active { record: Arc::clone(&record), version, live, lease_until, promised: None, watchers };
         match record.standing() {
             Standing::Over { remove_at } => {
                 self.timers.at_time(remove_at, Timer::Remove(key, record.uid.clone()));

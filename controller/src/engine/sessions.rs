@@ -4,9 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtimed_api::capacity::Capacity;
 use runtimed_api::ids::{AttemptKey, DaemonName, RuntimeName, SessionId};
 use runtimed_api::problem::{Code, Problem};
-use runtimed_api::session::{Held, Lease, OpenSession, Order, OrderKind, Renewed, ReportAnswer, ReportEvent};
+use runtimed_api::session::{
+    Lease, OpenSession, Order, OrderKind, Renew, Renewed, ReportAnswer, ReportEvent,
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -23,6 +26,8 @@ use crate::core::{Record, RunKey};
 const MAX_SLOTS: u32 = 1024;
 /// Lease periods of silence after which a daemon counts as gone. Its leases run out by themselves, earlier.
 const SILENCE: u32 = 2;
+/// Characters of a daemon's reason.
+const MAX_WHY: usize = 200;
 /// Ended attempts that are remembered for each Session.
 const REMEMBERED: usize = 256;
 
@@ -40,6 +45,10 @@ pub(super) struct Session {
     runtime: RuntimeName,
     slots: usize,
     address: Option<String>,
+    /// What its pod has for Runs together.
+    capacity: Capacity,
+    /// Why it takes no other Run, as it says.
+    unready: Option<String>,
     seen: Instant,
     /// When it last renewed: a daemon that is frozen, or cut off, leaves its polls open and does not.
     renewed: Instant,
@@ -66,6 +75,27 @@ impl Sessions {
     /// Daemons that are connected.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Why daemons of this Runtime take no other Run, where they say so.
+    pub(super) fn unready(&self, runtime: &RuntimeName) -> Vec<String> {
+        let said = |session: &Session| Some(format!("{}: {}", session.daemon, session.unready.as_ref()?));
+        let of_runtime = self.by_id.values().filter(|session| session.runtime == *runtime);
+        let mut said: Vec<String> = of_runtime.filter_map(said).collect();
+        said.sort_unstable();
+        said.truncate(3);
+        said
+    }
+
+    /// The daemon of a Session, and what its pod has for Runs together.
+    pub(super) fn capacity(&self, id: &SessionId) -> Option<(&DaemonName, &Capacity)> {
+        self.by_id.get(id).map(|session| (&session.daemon, &session.capacity))
+    }
+
+    /// What the pods of a Runtime have for Runs together.
+    pub(super) fn capacities(&self, runtime: &RuntimeName) -> impl Iterator<Item = &Capacity> {
+        let of_runtime = self.by_id.values().filter(move |session| session.runtime == *runtime);
+        of_runtime.map(|session| &session.capacity)
     }
 
     /// Whether a daemon still renews, as one does that is alive, every third of the period: nothing is handed to another.
@@ -119,6 +149,8 @@ impl State {
             runtime: open.runtime.clone(),
             slots: usize::try_from(open.slots).unwrap_or(usize::MAX),
             address: open.address,
+            capacity: open.capacity,
+            unready: None,
             seen: Instant::now(),
             renewed: Instant::now(),
             draining: false,
@@ -175,9 +207,10 @@ impl State {
         &mut self,
         id: &SessionId,
         runtime: &RuntimeName,
-        attempts: Vec<Held>,
+        renew: Renew,
         reply: Reply<Renewed>,
     ) {
+        let Renew { attempts, unready } = renew;
         let daemon = match self.session(id, runtime) {
             Ok(session) => session.daemon.clone(),
             Err(problem) => return answer(reply, Err(problem)),
@@ -185,6 +218,12 @@ impl State {
         let until = Instant::now() + self.parts.lease;
         if let Some(session) = self.sessions.by_id.get_mut(id) {
             session.renewed = Instant::now();
+            // A daemon's words are shown to people.
+            let unready = unready.map(|why| why.chars().filter(|c| !c.is_control()).take(MAX_WHY).collect());
+            if session.unready != unready {
+                session.unready = unready;
+                self.publish_waiting(runtime);
+            }
         }
         for held in &attempts {
             let key = run_key(&held.attempt);

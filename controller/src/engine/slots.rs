@@ -1,6 +1,6 @@
 //! Free slots that wait for a Run, first come, first served.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use runtimed_api::ids::{DaemonName, RuntimeName, SessionId};
 use runtimed_api::session::Lease;
@@ -31,15 +31,16 @@ impl Slots {
         self.waiting.entry(slot.runtime.clone()).or_default().push_front(slot);
     }
 
-    /// The slot that has waited longest.
-    pub(super) fn take(&mut self, runtime: &RuntimeName) -> Option<Slot> {
+    /// The slot that has waited longest of those whose Session will do.
+    pub(super) fn take(
+        &mut self,
+        runtime: &RuntimeName,
+        will_do: impl Fn(&SessionId) -> bool,
+    ) -> Option<Slot> {
         let waiting = self.waiting.get_mut(runtime)?;
-        loop {
-            let slot = waiting.pop_front()?;
-            if !slot.reply.is_closed() {
-                return Some(slot);
-            }
-        }
+        waiting.retain(|slot| !slot.reply.is_closed());
+        let place = waiting.iter().position(|slot| will_do(&slot.session))?;
+        waiting.remove(place)
     }
 
     /// How many slots of a Runtime wait.
@@ -48,6 +49,12 @@ impl Slots {
             waiting.retain(|slot| !slot.reply.is_closed());
             waiting.len()
         })
+    }
+
+    /// The Sessions whose slots wait, each once.
+    pub(super) fn sessions(&self, runtime: &RuntimeName) -> BTreeSet<SessionId> {
+        let waiting = self.waiting.get(runtime).into_iter().flatten();
+        waiting.filter(|slot| !slot.reply.is_closed()).map(|slot| slot.session.clone()).collect()
     }
 
     /// How many slots of a Session wait.

@@ -53,7 +53,15 @@ impl State {
             (daemons, _) => {
                 let free = self.slots.free(runtime);
                 let plural = |n: usize| if n == 1 { "" } else { "s" };
-                format!("{daemons} daemon{}, {free} free slot{}", plural(daemons), plural(free))
+                let mut text =
+                    format!("{daemons} daemon{}, {free} free slot{}", plural(daemons), plural(free));
+                if let Some(short) = self.lacks(record) {
+                    text.push_str(&format!(", none with room: {short}"));
+                }
+                for why in self.sessions.unready(runtime) {
+                    text.push_str(&format!("; {why}"));
+                }
+                text
             }
         };
         before.map_or(now.clone(), |before| format!("{before}; {now}"))

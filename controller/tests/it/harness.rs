@@ -213,6 +213,7 @@ impl Daemon {
             slots,
             address,
             build: "test".parse().expect("a build"),
+            capacity: runtimed_api::capacity::Capacity::default(),
         };
         let opened = client.open_session(&open).await.expect("a Session");
         Self { client, session: opened.id.clone(), opened }
@@ -247,7 +248,7 @@ impl Daemon {
             step: None,
             last_output: None,
         };
-        let renew = Renew { attempts: attempts.iter().map(held).collect() };
+        let renew = Renew { attempts: attempts.iter().map(held).collect(), unready: None };
         self.client.renew(&self.session, &renew, Duration::from_secs(30)).await.expect("an answer")
     }
 

@@ -5,6 +5,7 @@
 //! nowhere else, so that a change of a word is one change.
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 pub mod digest;
 pub mod duration;
 pub mod enforcement;

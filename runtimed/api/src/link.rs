@@ -269,6 +269,9 @@ pub struct Confinement {
     pub read: Vec<String>,
     /// Files of `/proc`, `/sys` and `/dev` beyond the built-in list that it may read.
     pub proc_files: Vec<String>,
+    /// Secret sources and the daemon's state: no grant may be, hold or lie within one of these.
+    #[serde(default)]
+    pub protected: Vec<String>,
     /// CPU seconds of each process.
     pub cpu_seconds: Option<u64>,
     /// Open files of each process.

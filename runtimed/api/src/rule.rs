@@ -99,6 +99,8 @@ rules! {
     LIMIT_CEILING = "limits.ceiling";
     /// A limit of nothing.
     LIMIT_ZERO = "limits.zero";
+    /// A limit above what the pod as a whole has.
+    LIMIT_POD = "limits.pod";
     /// A secret that nobody configured or submitted.
     SECRET_UNKNOWN = "secret.unknown";
     /// A secret that this namespace may not use.

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::capacity::Capacity;
 use crate::digest::Digest;
 use crate::ids::{AttemptKey, BuildId, DaemonName, RuntimeName, SecretName, SessionId, TreeId};
 use crate::problem::Problem;
@@ -35,6 +36,9 @@ pub struct OpenSession {
     pub address: Option<String>,
     /// Its build.
     pub build: BuildId,
+    /// What it has for its Runs together.
+    #[serde(default)]
+    pub capacity: Capacity,
 }
 
 /// The answer to [`OpenSession`].
@@ -114,6 +118,9 @@ pub struct LeasedPatch {
 pub struct Renew {
     /// The attempts that it holds.
     pub attempts: Vec<Held>,
+    /// Why it takes no other Run, in a sentence; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unready: Option<String>,
 }
 
 /// An attempt that a daemon holds.

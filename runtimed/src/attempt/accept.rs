@@ -70,7 +70,12 @@ fn judge(daemon: &Daemon, lease: &Lease) -> Result<Granted, Vec<Refusal>> {
     let spec = &lease.run.spec;
     policy::judge_shape(&lease_run_as_submitted(lease))?;
     let refusals = secrets::judge(spec, &lease.attempt.namespace, &config.secrets, &lease.secrets);
-    match policy::judge(spec, &config.defaults, &config.ceiling, &daemon.own_ports) {
+    let granted =
+        policy::judge(spec, &config.defaults, &config.ceiling, &daemon.own_ports).and_then(|granted| {
+            let limits = daemon.admission.judge(&granted.limits).map_err(|refusal| vec![refusal])?;
+            Ok(Granted { limits, ..granted })
+        });
+    match granted {
         Ok(granted) if refusals.is_empty() => Ok(granted),
         Ok(_) => Err(refusals),
         Err(more) => Err([refusals, more].concat()),

@@ -282,7 +282,12 @@ impl Conversation {
                     attempt.live.stopping().unwrap_or(Stop::TimedOut)
                 }
             };
-            let grace = if stop == Stop::LeaseLost { Duration::ZERO } else { grace };
+            let grace = match stop {
+                Stop::LeaseLost => Duration::ZERO,
+                // Capture, scrub and reports have to fit in as well.
+                Stop::Drain => grace.min(attempt.daemon.config.drain.finish.get() / 3),
+                _ => grace,
+            };
             stopped = Some((stop, Instant::now() + grace + SECOND_KILL));
             let limit = if let Stop::Limit(limit) = stop { Some(limit) } else { None };
             let grace_millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);

@@ -6,6 +6,7 @@ use runtimed_api::link::Confinement;
 use runtimed_api::policy::Granted;
 
 use super::Attempt;
+use crate::secrets::protected;
 
 /// The intent for the command of an attempt.
 pub(super) fn confinement(attempt: &Attempt, granted: &Granted) -> Confinement {
@@ -20,6 +21,7 @@ pub(super) fn confinement(attempt: &Attempt, granted: &Granted) -> Confinement {
         watch: attempt.lease.run.spec.watch,
         read: config.run.read.clone().unwrap_or_else(image_directories),
         proc_files: config.run.proc_files.clone(),
+        protected: protected(config, &attempt.daemon.state),
         cpu_seconds: limits
             .cpu
             .map(|cpu| cpu.get().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),

@@ -1,4 +1,4 @@
-//! Limits that the kernel cannot hold without a cgroup of our own: memory, processes and disk of a whole tree.
+//! Limits that the kernel cannot hold without a cgroup of our own: CPU time, memory, processes and disk of a whole tree.
 //!
 //! They are looked at, at most ten times a second and only while they are set: best effort, and the Enforcement says
 //! `sampled`. What is held between two looks and given back is not seen.
@@ -13,6 +13,7 @@ use runtimed_sandbox::process::{self, Pid};
 use runtimed_sandbox::tree::Tree;
 use tokio::task::JoinHandle;
 
+use super::cpu;
 use super::workspace::Workspace;
 use super::{Attempt, Ended, storage};
 use crate::daemon::{Live, Stop};
@@ -42,6 +43,8 @@ struct Watched {
     worker: Pid,
     trees: Vec<Tree>,
     page: u64,
+    /// CPU time that the worker's former children had used when the command began.
+    before: Duration,
 }
 
 /// Begins to look, if there is anything to look at.
@@ -52,6 +55,7 @@ pub(super) fn start(
     workspace: &Workspace,
 ) -> Result<Option<Sampler>, Ended> {
     let sampled = [
+        ("cpu-limit", limits.cpu.is_some()),
         ("memory-limit", limits.memory.is_some()),
         ("processes-limit", limits.processes.is_some()),
         ("disk-limit", limits.disk.is_some()),
@@ -75,7 +79,8 @@ pub(super) fn start(
         trees.extend(again.map_err(|error| storage("a tree cannot be measured", &error))?);
     }
     let page = rustix::param::page_size() as u64;
-    let watched = Arc::new(Watched { limits: limits.clone(), worker: worker.pid(), trees, page });
+    let before = cpu::reaped(worker.pid());
+    let watched = Arc::new(Watched { limits: limits.clone(), worker: worker.pid(), trees, page, before });
     let live = Arc::clone(&attempt.live);
     Ok(Some(Sampler { task: tokio::spawn(watch(watched, live)) }))
 }
@@ -105,6 +110,10 @@ impl Watched {
         if limits.processes.is_some_and(|most| tree.len() > most as usize) {
             return Some(LimitName::Processes);
         }
+        // The kernel holds each process to it; together they may have used more.
+        if limits.cpu.is_some_and(|most| self.cpu_used(&tree) > most.get()) {
+            return Some(LimitName::Cpu);
+        }
         let memory_trees = self.trees.iter().filter(|tree| tree.medium().is_memory());
         if let Some(most) = limits.memory {
             let resident: u64 = tree.iter().map(|pid| self.resident(*pid)).sum();
@@ -116,6 +125,12 @@ impl Watched {
         }
         let over_disk = limits.disk.is_some_and(|most| self.trees.iter().map(used).sum::<u64>() > most.0);
         over_disk.then_some(LimitName::Disk)
+    }
+
+    /// CPU time of the tree: of what lives, with those that it has waited for, and of what the worker has reaped.
+    fn cpu_used(&self, tree: &[Pid]) -> Duration {
+        let living: Duration = tree.iter().map(|pid| cpu::used(*pid)).sum();
+        living + cpu::reaped(self.worker).saturating_sub(self.before)
     }
 
     /// The resident set of a process: the second number of `/proc/PID/statm`, in pages (proc(5)). Pages that several

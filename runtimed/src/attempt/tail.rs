@@ -19,12 +19,22 @@ const PARALLEL: usize = 8;
 /// Uploads, reports and releases.
 pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
     let key = attempt.key().clone();
-    if attempt.result.end == AttemptEnd::Lost {
-        // The lease is another's: nothing more can be said of this attempt.
-        attempt.shipping.take().inspect(JoinHandle::abort);
-    } else {
-        upload(&mut attempt).await;
-    }
+    // Everything that goes up is in the spool: a store that is away holds no tree.
+    let released = async {
+        match workspace {
+            Some(workspace) => workspace.release().await,
+            None => Ok(()),
+        }
+    };
+    let uploaded = async {
+        if attempt.result.end == AttemptEnd::Lost {
+            // The lease is another's: nothing more can be said of this attempt.
+            attempt.shipping.take().inspect(JoinHandle::abort);
+        } else {
+            upload(&mut attempt).await;
+        }
+    };
+    let (released, ()) = tokio::join!(released, uploaded);
     // What the uploads have added is masked as well.
     attempt.mask();
     let daemon = std::sync::Arc::clone(&attempt.daemon);
@@ -41,10 +51,6 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
         tracing::error!(attempt = %key, %error, "the result cannot be journaled, and is lost if the daemon dies now");
         daemon.outbox.deliver(report);
     }
-    let released = match workspace {
-        Some(workspace) => workspace.release().await,
-        None => Ok(()),
-    };
     match released {
         Ok(()) => daemon.journal.note(Record::Released { attempt: key.clone() }),
         // The journal keeps the record, so that the next start tries again.

@@ -18,6 +18,7 @@ use runtimed_sandbox::tree::{Tree, TreeName};
 use zeroize::Zeroizing;
 
 use super::{Attempt, Ended, Slot, storage};
+use crate::admission::Permit;
 use crate::environ::Places;
 use crate::journal::Record;
 use crate::secrets::Staged;
@@ -29,6 +30,8 @@ pub(super) struct Workspace {
     pub(super) home: Tree,
     pub(super) workspace: Tree,
     staging: Option<Staging>,
+    /// Room in the pod, until the trees are gone: what lies on a memory-backed root is memory.
+    _permit: Permit,
 }
 
 /// What staging adds to the command's environment.
@@ -44,7 +47,11 @@ pub(super) struct StagedEnv {
 
 impl Workspace {
     /// Makes the three trees, under the name that is journaled.
-    pub(super) async fn allocate(attempt: &mut Attempt, name: TreeName) -> Result<Self, Ended> {
+    pub(super) async fn allocate(
+        attempt: &mut Attempt,
+        name: TreeName,
+        permit: Permit,
+    ) -> Result<Self, Ended> {
         attempt.live.set(|now| now.step = Some(Step::Allocate));
         let daemon = std::sync::Arc::clone(&attempt.daemon);
         let made = blocking(move || {
@@ -74,7 +81,7 @@ impl Workspace {
         let (tmp, home, workspace) = made?;
         let lap = attempt.clock.lap(Step::Allocate);
         attempt.result.steps.push(lap);
-        Ok(Self { tmp, home, workspace, staging: None })
+        Ok(Self { tmp, home, workspace, staging: None, _permit: permit })
     }
 
     /// The trees as the link names them.
@@ -219,8 +226,10 @@ impl Workspace {
     /// Removes the three trees.
     pub(super) async fn release(self) -> Result<(), Problem> {
         blocking(move || {
-            for tree in [self.tmp, self.home, self.workspace] {
-                tree.remove().map_err(|error| storage("a tree cannot be removed", &error))?;
+            // All of them, whatever becomes of the first.
+            let removed = [self.tmp, self.home, self.workspace].map(runtimed_sandbox::tree::Tree::remove);
+            for tree in removed {
+                tree.map_err(|error| storage("a tree cannot be removed", &error))?;
             }
             Ok(())
         })

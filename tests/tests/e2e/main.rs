@@ -1,10 +1,13 @@
 //! Whole Runs through the real binaries: each test is one behaviour that users rely on.
 
+mod bad_input;
 mod command_line;
 mod lifecycle;
+mod limits;
 mod logs;
 mod many;
 mod patches;
+mod pressure;
 mod provenance;
 mod results;
 mod rotation;

@@ -172,6 +172,7 @@ impl Daemon {
             confinement: Confinement {
                 tier: runtimed_api::enforcement::Tier::Base,
                 own_proc: false,
+                protected: Vec::new(),
                 profile: Profile::Strict,
                 network: Network::default(),
                 watch: false,
