@@ -42,8 +42,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::LogOutput;
 use crate::admission::Permit;
+use crate::config::LogOutput;
 use crate::daemon::{Daemon, Live, Stop};
 use crate::journal::JournalError;
 use crate::logs::{LiveSource, echo};

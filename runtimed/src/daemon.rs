@@ -292,6 +292,12 @@ impl Attempts {
         }
     }
 
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Live>> {

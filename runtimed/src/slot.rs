@@ -21,6 +21,16 @@ const WAIT: Duration = Duration::from_secs(20);
 /// How long a slot waits for the controller's last word when the daemon ends.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
+/// Runs that may wait for their uploads and reports before no other is taken.
+const BACKLOG: usize = 512;
+
+/// Too many Runs wait for their store: in a sentence.
+fn backlog(daemon: &Daemon) -> Option<String> {
+    let held = daemon.attempts.count();
+    let most = BACKLOG + usize::try_from(daemon.config.slots).unwrap_or(usize::MAX);
+    (held >= most).then(|| format!("{held} Runs wait for their uploads"))
+}
+
 /// Takes one slot out of use: something that was staged in it may still be there.
 pub fn quarantine(daemon: &Daemon) {
     daemon.metrics.quarantined.inc();
@@ -51,7 +61,7 @@ pub async fn run(
             },
         };
         let Some(session) = session else { continue };
-        let full = daemon.admission.full();
+        let full = daemon.admission.full().or_else(|| backlog(&daemon));
         daemon.readiness.set_full(full.clone());
         if full.is_some() {
             tokio::select! {

@@ -23,6 +23,20 @@ pub(crate) fn prepare(policy: &Policy, support: &Support) -> Result<Prepared, Fa
     plan(policy, support).and_then(|plan| plan.prepare()).map_err(|refusal| refused(&refusal))
 }
 
+/// Says by which rule a command's policy cannot be, before anything is fetched or staged for it. When the command starts
+/// it is judged again, with where its links lead.
+pub(crate) fn judge(policy: &Policy, support: &Support) -> Result<(), Failure> {
+    plan(policy, support).map_err(|refusal| refused(&refusal))?;
+    match policy.execute.iter().chain(&policy.read).find(|path| !path.exists()) {
+        None => Ok(()),
+        Some(path) => {
+            let message = format!("the grant {} is of a path that is not there", path.display());
+            let failure = Failure::refused(Rule::SANDBOX_GRANT, "sandbox.read", message);
+            Err(failure.hint("correct [run] read, or put the path into the image"))
+        }
+    }
+}
+
 /// The port of name servers.
 const DOMAIN: u16 = 53;
 /// Where glibc finds out how to resolve names, and the libraries that it loads for it.

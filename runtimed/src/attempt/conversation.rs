@@ -321,6 +321,7 @@ impl Conversation {
         end: AttemptEnd,
     ) -> Result<(), Ended> {
         attempt.result.outcome = Some(outcome.clone());
+        tracing::info!(attempt = %attempt.key(), ?end, "the command has ended");
         let key = attempt.key().clone();
         let report = Report {
             attempt: key.clone(),

@@ -6,6 +6,7 @@
 mod identity;
 mod beneath;
 mod confine;
+mod killed;
 mod process;
 mod spawn;
 mod staging;

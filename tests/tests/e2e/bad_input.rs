@@ -54,6 +54,7 @@ async fn a_grant_that_holds_a_secret() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemons_own_port_and_port_zero() {
     let mut cluster = Cluster::start(Options::default()).await;
+    cluster.until_ready(0).await;
     let (_, port) = cluster
         .address(0)
         .rsplit_once(':')

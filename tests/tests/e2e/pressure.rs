@@ -64,7 +64,7 @@ async fn a_controller_that_is_stopped_delays_no_timeout_and_no_log() {
     let token = cluster.token();
     let log = cluster.get(0, "/v1/namespaces/default/runs/timed/logs", &token);
     assert!(log.contains("up"), "{log}");
-    cluster.until_daemon_said(0, "the attempt is over").await;
+    cluster.until_daemon_said(0, "the command has ended").await;
     assert!(cluster.get(0, "/healthz", "").starts_with("HTTP/1.1 200"));
     cluster.controller().expect("it runs").signal(Signal::CONT);
     let run = cluster.end(&name).await;
@@ -139,6 +139,19 @@ async fn a_stuck_store_holds_no_slot_and_ends_as_uploads_incomplete() {
         assert_eq!(phase(&run), expected, "{:?}", run.status);
         assert!(!result(&run).uploads_incomplete.is_empty(), "{:?}", result(&run));
     }
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_ends_uploads_that_go_nowhere() {
+    let mut cluster = cluster_with_a_stuck_store("", 1).await;
+    let name = cluster.submit(shell("stuck", "echo x > $RUNTIMED_ARTIFACTS_DIR/one", ""), &[]).await;
+    cluster.until(&name, |run| phase(run) == Phase::Finishing && is_at(run, Step::Upload)).await;
+    cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
+    let run = cluster.end(&name).await;
+    // The command had ended: its Outcome stands.
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert!(!result(&run).uploads_incomplete.is_empty(), "{:?}", result(&run));
     assert!(cluster.drain().is_empty());
 }
 

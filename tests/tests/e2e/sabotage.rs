@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use runtimed_api::run::status::Phase;
 use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED, namespace, phase, result};
+use runtimed_tests::process::{Server, command};
 use runtimed_tests::runs::shell;
 use rustix::process::Signal;
 
@@ -89,6 +90,39 @@ async fn a_secret_is_in_no_command_line_environment_or_journal() {
     assert!(result(&run).scrub.as_ref().is_some_and(|scrub| scrub.verified));
     assert!(cluster.drain().is_empty());
     assert!(cluster.files_with(SECRET.as_bytes()).is_empty());
+}
+
+/// Every message on the socket between daemon and worker, as the kernel sees it. Only root may look into a process that
+/// is not dumpable.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_link_never_holds_a_secret() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut cluster = Cluster::start(Options { slots: 1, ..Options::default() }).await;
+    let seen = tempfile::NamedTempFile::new().expect("a file");
+    let pid = cluster.daemon(0).pid().as_raw_nonzero().to_string();
+    let mut strace = command("strace");
+    strace
+        .args(["-f", "-qq", "-e", "trace=sendmsg", "-xx", "-s", "1048576", "-p", &pid, "-o"])
+        .arg(seen.path());
+    let mut strace = Server::start("strace", &mut strace);
+    let traced = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+    };
+    assert!(tokio::task::block_in_place(|| wait_until(traced)), "strace is not attached: {}", strace.said());
+    let secrets = "secrets: [{ name: llm, env: API_KEY }]";
+    let name = cluster.submit(shell("told", "echo $API_KEY", secrets), &[("llm", SECRET)]).await;
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    strace.signal(Signal::INT);
+    strace.wait(Duration::from_secs(20));
+    let text = fs::read_to_string(seen.path()).expect("read");
+    let hex = |text: &str| text.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+    assert!(text.contains(&hex("\"frame\":\"assign\"")), "the link was not seen: {} bytes", text.len());
+    assert!(!text.contains(&hex(SECRET)));
+    assert!(cluster.drain().is_empty());
 }
 
 /// The daemon is killed at moments that are spread over the staging, the command and the scrub.

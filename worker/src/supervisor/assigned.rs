@@ -29,6 +29,8 @@ impl<'s> Assigned<'s> {
     /// Brings the source and applies every prior patch.
     pub(super) fn prepare(mut self) -> Result<Ready<'s>, End> {
         let mut baseline = Baseline { tree: None, commit: None, steps: Vec::new(), notes: Vec::new() };
+        let policy = policies::command(&self.assign.confinement, &self.assign.trees, false);
+        policies::judge(&policy, &self.session.support)?;
         let credential = self.credential.take();
         let mut content = None;
         if let Some(place) = fetch::place(&self.assign)? {
