@@ -11,6 +11,7 @@ use super::Attempt;
 use super::collect::PATCH;
 use super::uploads::{self, Item};
 use super::workspace::{Workspace, blocking};
+use crate::daemon::Stop;
 use crate::journal::Record;
 
 /// Uploads of one Run at once.
@@ -89,12 +90,29 @@ async fn upload(attempt: &mut Attempt) {
         .buffer_unordered(PARALLEL)
         .filter_map(std::future::ready)
         .collect::<Vec<String>>();
-    let (mut failed, log) = tokio::join!(others, shipped(&mut shipping, deadline));
+    // Asked before: a Run that was cancelled while it ran keeps its results.
+    let uncancelled = attempt.live.stopping().is_none();
+    let all = async { tokio::join!(others, shipped(&mut shipping, deadline)) };
+    let (mut failed, log) = tokio::select! {
+        done = all => done,
+        () = given_up(attempt), if uncancelled => {
+            (vec!["results: given up, for the Run's end was asked for".to_owned()], Default::default())
+        }
+    };
+    shipping.take().inspect(JoinHandle::abort);
     failed.extend(log);
     attempt.result.uploads_incomplete = failed.into_iter().take(100).collect();
     if !nothing {
         let lap = attempt.clock.lap(Step::Upload);
         attempt.result.steps.push(lap);
+    }
+}
+
+/// Returns when nobody waits for the uploads any more.
+async fn given_up(attempt: &Attempt) {
+    let mut stops = attempt.live.stops();
+    if stops.wait_for(|stop| matches!(stop, Some(Stop::Cancel | Stop::LeaseLost))).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
