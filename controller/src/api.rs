@@ -14,6 +14,7 @@ mod query;
 mod read;
 mod runs;
 mod sessions;
+mod sources;
 mod submit;
 
 use std::collections::HashMap;
@@ -92,6 +93,7 @@ pub fn router(app: App) -> Router {
         .route(&format!("{run}/artifacts/{{*path}}"), get(artifacts::artifact))
         .route(&format!("{run}/patch"), get(patches::of_run))
         .route("/v1/namespaces/{namespace}/patches/{digest}", put(patches::upload).get(patches::get))
+        .route("/v1/namespaces/{namespace}/sources/{digest}", put(sources::upload))
         .route("/v1/blobs/{digest}", put(blobs::put).get(blobs::get))
         .route("/v1/logs/{offset}", put(logs::put))
         .route("/v1/artifacts/{name}", get(artifacts::leased_manifest))

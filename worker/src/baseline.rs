@@ -42,6 +42,10 @@ pub(crate) fn apply(
         (_, Some(Content::Tree(tree))) => patch::TreeId::new(object_id(tree)?),
         (Source::Inline(inline), None) => inline::tree(&store, inline)?,
         (Source::Artifacts(artifacts), None) => artifacts::tree(&store, artifacts)?,
+        (Source::Upload(upload), None) => {
+            store::unpack(&store, Path::new(&upload.path))?;
+            commit_tree(&store, &upload.commit)?
+        }
         (Source::Empty | Source::Git(_) | Source::Archive(_), None) => patch::TreeId::empty(),
     };
     let tree = patched(&store, source, assign, patches)?;
@@ -50,8 +54,12 @@ pub(crate) fn apply(
     let stage = patch::Stage::new(&workspace).map_err(making)?;
     let directory = stage.open().map_err(making)?;
     let snapshot = patch::checkout(&store, tree, directory.as_fd()).map_err(checkout_failure)?;
-    if let (Source::Git(git), Some(Content::Commit(commit))) = (&assign.source, content) {
-        repository(&store, stage.path(), &snapshot, commit, &git.url)?;
+    match (&assign.source, content) {
+        (Source::Git(git), Some(Content::Commit(commit))) => {
+            repository(&store, stage.path(), &snapshot, commit, Some(&git.url))?;
+        }
+        (Source::Upload(upload), _) => repository(&store, stage.path(), &snapshot, &upload.commit, None)?,
+        _ => {}
     }
     std::fs::write(snapshot_path(&assign.trees), snapshot.to_bytes())
         .map_err(|error| storage("note what is in the workspace", &error))?;
@@ -65,11 +73,11 @@ fn repository(
     workspace: &Path,
     snapshot: &patch::Snapshot,
     commit: &TreeId,
-    origin: &str,
+    origin: Option<&str>,
 ) -> Result<(), Failure> {
     let commit = object_id(commit)?;
     let branch = store::branch(store);
-    let options = patch::RepositoryOptions { commit, branch: branch.as_deref(), origin: Some(origin) };
+    let options = patch::RepositoryOptions { commit, branch: branch.as_deref(), origin };
     patch::make_repository(store, workspace, snapshot, &options).map_err(|error| match error {
         patch::RepositoryError::Io { path, source } => storage(&format!("make .git/{path}"), &source),
         patch::RepositoryError::Store(error) => git_failure("make .git", &error),

@@ -59,7 +59,7 @@ pub(crate) fn place(assign: &Assign) -> Result<Option<Place>, Failure> {
         None => Ok(Place::Https(url.port())),
     };
     Ok(Some(match &assign.source {
-        Source::Empty | Source::Inline(_) | Source::Artifacts(_) => return Ok(None),
+        Source::Empty | Source::Inline(_) | Source::Artifacts(_) | Source::Upload(_) => return Ok(None),
         Source::Archive(archive) => https(&archive_url(archive)?)?,
         Source::Git(git) => match git_url(git)? {
             GitUrl::Local(path) => Place::Local(path.into()),
@@ -83,7 +83,7 @@ pub(crate) fn fetch(assign: &Assign, given: &Given) -> Result<Fetched, Failure> 
     let content = match &assign.source {
         Source::Git(source) => Content::Commit(commit(assign, source, given)?),
         Source::Archive(source) => Content::Tree(archive(assign, source, given)?),
-        Source::Empty | Source::Inline(_) | Source::Artifacts(_) => {
+        Source::Empty | Source::Inline(_) | Source::Artifacts(_) | Source::Upload(_) => {
             return Err(Failure::fault(Code::WorkerFailed, "there is nothing to fetch"));
         }
     };

@@ -30,7 +30,7 @@ pub(super) async fn put(
     Ok(StatusCode::CREATED)
 }
 
-/// Gives what attempts of this Run stored, and the prior patches of this attempt.
+/// Gives what attempts of this Run stored, the prior patches of this attempt, and the work tree it starts from.
 pub(super) async fn get(
     State(app): Shared,
     Path(path): Path<String>,
@@ -39,7 +39,11 @@ pub(super) async fn get(
     let digest = digest(&path)?;
     let run = attempt(&app, &headers).await?;
     let patch = run.private.patches.iter().find(|grant| grant.patch.digest == digest);
-    let place = patch.map_or_else(|| Blobs::Run(run.uid.clone()), |grant| grant.place.clone());
+    let place = match patch {
+        Some(grant) => grant.place.clone(),
+        None if run.uploaded() == Some(&digest) => Blobs::Uploaded(run.key.namespace.clone()),
+        None => Blobs::Run(run.uid.clone()),
+    };
     send(&app, &place, &digest, "application/octet-stream", &headers).await
 }
 

@@ -21,7 +21,7 @@ use runtimed_api::tokens::Role;
 use uuid::Uuid;
 
 use super::answer::{Answer, Failure, invalid};
-use super::{App, Shared, audit, body};
+use super::{App, Shared, audit, body, sources};
 use crate::auth::{allow, suffix};
 use crate::core::{Record, RunKey, Submitted};
 use crate::engine::Created;
@@ -51,6 +51,7 @@ pub(super) async fn submit(
         return Err(Failure(Problem::new(Code::Forbidden, message)).into());
     }
     let limits = check(&app, &namespace, &run, &secrets)?;
+    sources::check(&app, &namespace, &run).await?;
     let queue = limits.queue.or(Limits::BUILT_IN.queue).ok_or_else(|| invalid("no limit of the queue"))?;
 
     let mut submitted = Submitted {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use runtimed_api::digest::Digest;
 use runtimed_api::duration::Span;
 use runtimed_api::ids::{
     AttemptKey, AttemptNumber, DaemonName, Fence, Namespace, RunName, RunUid, RuntimeName,
 };
 use runtimed_api::provenance::Envelope;
+use runtimed_api::run::source::SourceKind;
 use runtimed_api::run::spec::RunSpec;
 use runtimed_api::run::status::{Phase, RunStatus};
 use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
@@ -222,6 +224,15 @@ impl Record {
             },
             spec: self.spec.clone(),
             status: None,
+        }
+    }
+
+    /// The uploaded work tree that it starts from.
+    #[must_use]
+    pub fn uploaded(&self) -> Option<&Digest> {
+        match self.spec.source.as_ref()?.kind()? {
+            SourceKind::Upload(upload) => Some(&upload.digest),
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use runtimed_api::ids::{Namespace, RunName, RunUid};
-use runtimed_store::{BlobError, BlobStore, Place};
+use runtimed_store::{BlobStore, Place};
 
 use super::State;
 use super::ops::{Done, Op, REMOVE_AGAIN};
@@ -100,10 +100,8 @@ async fn remove(store: &dyn Store, blobs: &BlobStore, key: &Key, keep: Duration)
     if !matches!(patch.place, Blobs::Uploaded(_)) || end(&patch, keep) > Timestamp::now() {
         return Ok(());
     }
-    match blobs.remove_one(&patch.place.place(), &patch.digest).await {
-        Ok(()) | Err(BlobError::Missing) => {}
-        Err(error) => return Err(StoreError::Failed(Arc::from(error.to_string()))),
-    }
+    let removed = blobs.remove_one(&patch.place.place(), &patch.digest).await;
+    removed.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
     match store.delete(key.clone(), version).await {
         // Uploaded once more in this moment: its bytes are gone, and so is the record at the next try.
         Err(StoreError::Missing) => Ok(()),

@@ -210,6 +210,8 @@ pub enum Source {
     Archive(ArchiveSource),
     /// An earlier Run's artifacts, whose digests the daemon has verified.
     Artifacts(FetchedArtifacts),
+    /// A work tree that was uploaded.
+    Upload(Uploaded),
 }
 
 /// An earlier Run's artifacts, as they lie in the worker's private directory.
@@ -232,6 +234,16 @@ pub struct Mirror {
     pub epoch: String,
     /// Bytes of the largest entry that is kept.
     pub max_bytes: u64,
+}
+
+/// An uploaded work tree whose digest the daemon has verified.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Uploaded {
+    /// The file that holds the pack.
+    pub path: String,
+    /// The commit in it.
+    pub commit: TreeId,
 }
 
 /// A prior patch whose digest the daemon has verified.

@@ -51,6 +51,8 @@ rules! {
     SOURCE_REF = "source.ref";
     /// A local path that the Runtime does not allow.
     SOURCE_LOCAL_PATH = "source.local-path";
+    /// The uploaded work tree is not there.
+    SOURCE_UNKNOWN = "source.unknown";
     /// The remote has no such branch, tag or commit.
     SOURCE_REF_NOT_FOUND = "source.ref-not-found";
     /// The path given as sub path is not a directory of the source.

@@ -1,5 +1,7 @@
 //! Makes a Run of what the command line says: a file, flags over it, a command.
 
+mod here;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +33,8 @@ pub struct Composed {
     pub submission: Submission,
     /// Prior patches after those that the file names, in order.
     pub patches: Vec<Prior>,
+    /// The work tree that the source names, to be uploaded first.
+    pub pack: Option<Vec<u8>>,
     /// The command starts in an empty workspace, and nobody said that it should.
     pub sourceless: bool,
 }
@@ -84,6 +88,12 @@ impl Composed {
             run.spec.source =
                 Some(Source { git: Some(git(&run, url, compose.reference.as_ref())), ..Source::default() });
         }
+        let mut pack = None;
+        if compose.here {
+            let (upload, bytes) = here::pack()?;
+            run.spec.source = Some(Source { upload: Some(upload), ..Source::default() });
+            pack = Some(bytes);
+        }
         let mut submission = Submission { run, secrets: BTreeMap::new() };
         for (name, file) in &compose.secret {
             bring(&mut submission, name, file)?;
@@ -91,7 +101,7 @@ impl Composed {
         policy::judge_shape(&submission.run).map_err(Failure::rules)?;
         let patches = compose.prior_patch.iter().map(|given| prior(given)).collect::<Result<_, _>>()?;
         let sourceless = submission.run.spec.source.is_none();
-        Ok(Self { submission, patches, sourceless })
+        Ok(Self { submission, patches, pack, sourceless })
     }
 
     /// What a Run asked for, once more; on top of what it changed, if so asked.
@@ -143,7 +153,7 @@ impl Composed {
             bring(&mut submission, name, file)?;
         }
         policy::judge_shape(&submission.run).map_err(Failure::rules)?;
-        Ok(Self { submission, patches: Vec::new(), sourceless: false })
+        Ok(Self { submission, patches: Vec::new(), pack: None, sourceless: false })
     }
 
     /// The Run's git source, if it has one.

@@ -1,13 +1,14 @@
-//! Step 7, the daemon's part: before the worker sees a prior patch, its bytes are those that were named, and the
+//! Steps 6 and 7, the daemon's part: before the worker sees a prior patch, its bytes are those that were named, and the
 //! controller has vouched for them as the Runtime requires.
 
 use jiff::Timestamp;
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::TreeId;
-use runtimed_api::link::PriorPatch;
+use runtimed_api::link::{PriorPatch, Uploaded};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::provenance::{Distrust, KeyHistory};
 use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::source::UploadSource;
 use runtimed_api::run::spec;
 use runtimed_api::runtime::Provenance;
 use runtimed_api::session::LeasedPatch;
@@ -62,6 +63,29 @@ pub(super) async fn prior_patches(
         patches.push(PriorPatch { path, label: patch.label.clone(), base, result });
     }
     Ok(patches)
+}
+
+/// The largest pack of an uploaded work tree, in bytes.
+const MAX_PACK: u64 = 64 * 1024 * 1024;
+
+/// Fetches the work tree that the Run starts from, and puts it where the worker's apply phase can read it.
+pub(super) async fn uploaded(
+    attempt: &Attempt,
+    workspace: &Workspace,
+    upload: &UploadSource,
+) -> Result<Uploaded, Ended> {
+    let unreachable = |error: ClientError| {
+        Problem::new(Code::StorageFailed, format!("the uploaded work tree cannot be fetched: {error}"))
+    };
+    let token = &attempt.lease.token;
+    let download = attempt.daemon.controller.get_blob(&upload.digest, token, MAX_PACK).await;
+    let bytes = download.map_err(unreachable)?.bytes().await.map_err(unreachable)?;
+    if Digest::of(&bytes) != upload.digest {
+        let message = "the bytes of the uploaded work tree are not those of its digest";
+        return Err(Refusal::new(Rule::SOURCE_UNKNOWN, "spec.source.upload.digest", message).into());
+    }
+    let path = workspace.put_private("source.pack", &bytes)?;
+    Ok(Uploaded { path, commit: upload.commit.clone() })
 }
 
 /// The trees that the worker holds a patch to, as far as it is vouched for as required.

@@ -8,6 +8,7 @@ use runtimed_api::link::{Mirror, Source};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::source::{GitSource, SourceKind};
 
+use super::prior::uploaded;
 use super::workspace::Workspace;
 use super::{Attempt, Ended};
 use crate::proxy;
@@ -47,6 +48,9 @@ pub(super) async fn source(attempt: &Attempt, workspace: &Workspace) -> Result<S
         Some(SourceKind::Artifacts(artifacts)) => {
             let brought = artifacts::bring(attempt, workspace, &artifacts.run).await?;
             sourced.source = Source::Artifacts(brought);
+        }
+        Some(SourceKind::Upload(upload)) => {
+            sourced.source = Source::Upload(uploaded(attempt, workspace, upload).await?);
         }
         None => {}
     }

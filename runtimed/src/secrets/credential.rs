@@ -90,7 +90,7 @@ fn needed(source: &Source) -> Option<(CredentialKind, String)> {
             let url = HttpsUrl::parse(&archive.url)?;
             Some((CredentialKind::GitHttps, url.host().to_owned()))
         }
-        SourceKind::Inline(_) | SourceKind::Artifacts(_) => None,
+        SourceKind::Inline(_) | SourceKind::Artifacts(_) | SourceKind::Upload(_) => None,
     }
 }
 

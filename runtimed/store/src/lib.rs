@@ -180,12 +180,15 @@ impl BlobStore {
         Ok(listed.common_prefixes.iter().filter_map(uid).collect())
     }
 
-    /// Removes one blob.
+    /// Removes one blob. One that is not there is removed already.
     ///
     /// # Errors
-    /// It is not there, or cannot be removed.
+    /// It cannot be removed.
     pub async fn remove_one(&self, place: &Place, digest: &Digest) -> Result<(), BlobError> {
-        self.store.delete(&self.blob(place, digest)).await.map_err(read_error)
+        match self.store.delete(&self.blob(place, digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(BlobError::Store(error)),
+        }
     }
 
     /// Removes a place and all that is in it. One that is not there is removed already.

@@ -64,3 +64,72 @@ async fn a_run_is_run_again_on_top_of_what_it_changed_and_its_patch_comes_home()
     git(&["apply", "--reverse", "--check", "second.patch"]);
     assert!(cluster.drain().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_starts_from_the_work_tree_here_and_its_patch_applies_back() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let home = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| home.path().join(name);
+    let git = |arguments: &[&str]| {
+        let mut git = command("git");
+        git.current_dir(home.path()).args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(arguments);
+        let output = git.output().expect("git runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    git(&["init", "-q", "-b", "main"]);
+    for (name, text) in [("kept", "kept\n"), ("edited", "one\n"), ("gone", "x\n"), (".gitignore", "secret\n")]
+    {
+        fs::write(at(name), text).expect("written");
+    }
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "first"]);
+    // Neither committed nor staged.
+    fs::write(at("edited"), "one\ntwo\n").expect("written");
+    fs::write(at("untracked"), b"a\0b").expect("written");
+    fs::write(at("secret"), "mine alone\n").expect("written");
+    fs::remove_file(at("gone")).expect("removed");
+    std::os::unix::fs::symlink("kept", at("link")).expect("linked");
+    let objects = || git(&["count-objects", "-v"]);
+    let (before, index) = (objects(), fs::read(at(".git/index")).expect("read"));
+
+    let ctl = |arguments: &[&str]| ctl(&cluster, home.path(), arguments);
+    let line = "ls; git status --porcelain; git log --format=%s; cat edited; echo three >> edited; rm kept; printf 'c\\0d' > untracked";
+    let words = ["run", "--runtime", "test", "--here", "--name", "here", "--", "sh", "-c", line];
+    let (code, out, err) = ctl(&words);
+    let log = format!(
+        "edited\nkept\nlink\nuntracked\nThe work tree at {}\none\ntwo\n",
+        git(&["rev-parse", "HEAD"])
+    );
+    assert_eq!((code, out.as_str()), (Some(0), log.as_str()), "{err}");
+    assert_eq!((objects(), fs::read(at(".git/index")).expect("read")), (before, index), "only read");
+
+    let (code, _, err) = ctl(&["patch", "apply", "here"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(fs::read_to_string(at("edited")).expect("there"), "one\ntwo\nthree\n");
+    assert_eq!(fs::read(at("untracked")).expect("there"), b"c\0d");
+    assert!(!at("kept").exists() && at("secret").exists() && !at("gone").exists());
+
+    // On top of it, without being sent again; and gone with the last Run that names it.
+    let uploads = cluster.controller_data().join("blobs/patches/default");
+    let kept = || fs::read_dir(&uploads).map_or(0, |entries| entries.count());
+    assert_eq!(kept(), 1);
+    let (code, out, err) = ctl(&["rerun", "here", "--on-top", "--name", "again", "--", "cat", "edited"]);
+    assert_eq!((code, out.as_str()), (Some(0), "one\ntwo\nthree\n"), "{err}");
+    let unknown = "0".repeat(64);
+    let missing =
+        format!("source: {{ upload: {{ digest: \"sha256:{unknown}\", commit: {} }} }}", "a".repeat(40));
+    let run = runtimed_tests::runs::shell("missing", "true", &missing);
+    let submission = runtimed_api::session::Submission { run, secrets: std::collections::BTreeMap::new() };
+    let refused = cluster.client.submit(&runtimed_tests::cluster::namespace(), &submission).await;
+    assert!(refused.expect_err("refused").to_string().contains("source.unknown"));
+    let (code, _, err) = ctl(&["delete", "here"]);
+    assert_eq!((code, kept()), (Some(0), 1), "{err}");
+    assert_eq!(ctl(&["delete", "again"]).0, Some(0));
+    let begun = std::time::Instant::now();
+    while kept() > 0 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "the upload stays");
+        tokio::task::yield_now().await;
+    }
+    assert!(cluster.drain().is_empty());
+}

@@ -98,6 +98,24 @@ impl Write for Pack<'_> {
     }
 }
 
+/// Fills the store from a pack that lies in a file.
+pub(crate) fn unpack(store: &Repository, pack: &Path) -> Result<(), Failure> {
+    let bad = |error: git2::Error| {
+        Failure::fault(
+            Code::SourceFailed,
+            format!("the uploaded work tree is no pack that can be used: {}", error.message()),
+        )
+        .lasting()
+    };
+    let reading = |error: std::io::Error| storage("read the uploaded work tree", &error);
+    let mut file = std::fs::File::open(pack).map_err(reading)?;
+    let mut indexer = Indexer::new(None, &packs(store), 0o444, false).map_err(bad)?;
+    std::io::copy(&mut file, &mut indexer).map_err(|error| bad(git2::Error::from_str(&error.to_string())))?;
+    indexer.commit().map_err(bad)?;
+    // Its objects are in the store now.
+    std::fs::remove_file(pack).map_err(reading)
+}
+
 /// Records the commits whose parents were left out, in the form of gitrepository-layout(5).
 fn cut(store: &Repository, shallow: &[Oid]) -> std::io::Result<()> {
     if shallow.is_empty() {

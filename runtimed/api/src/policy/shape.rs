@@ -90,11 +90,11 @@ pub(super) fn spec(spec: &RunSpec) -> Vec<Refusal> {
                     relative(path, "spec.source.archive.subPath", &mut out);
                 }
             }
-            Some(SourceKind::Artifacts(_)) => {}
+            Some(SourceKind::Artifacts(_) | SourceKind::Upload(_)) => {}
             None => out.push(Refusal::new(
                 Rule::SOURCE_KIND,
                 "spec.source",
-                "exactly one of git, inline, archive and artifacts is needed",
+                "exactly one of git, inline, archive, artifacts and upload is needed",
             )),
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn judge(spec: &RunSpec, ceiling: &Ceiling) -> Vec<Refusal> {
         Some(SourceKind::Git(git)) => self::git(git, ceiling, &mut out),
         Some(SourceKind::Archive(archive)) => out.extend(self::archive(archive)),
         // Whether that Run is there is found out when its artifacts are brought.
-        Some(SourceKind::Artifacts(_) | SourceKind::Inline(_)) | None => {}
+        Some(SourceKind::Artifacts(_) | SourceKind::Inline(_) | SourceKind::Upload(_)) | None => {}
     }
     out
 }

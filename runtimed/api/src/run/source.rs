@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::ids::{RunName, SecretName};
+use crate::ids::{RunName, SecretName, TreeId};
 
 /// Where a workspace's first content comes from. Exactly one field is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +22,9 @@ pub struct Source {
     /// The artifacts of an earlier Run of the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifacts: Option<ArtifactsSource>,
+    /// A work tree that was uploaded: `runtimectl run --here`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadSource>,
 }
 
 /// The one field of a [`Source`] that is given.
@@ -35,6 +38,8 @@ pub enum SourceKind<'a> {
     Archive(&'a ArchiveSource),
     /// An earlier Run's artifacts.
     Artifacts(&'a ArtifactsSource),
+    /// An uploaded work tree.
+    Upload(&'a UploadSource),
 }
 
 impl Source {
@@ -42,17 +47,20 @@ impl Source {
     #[must_use]
     pub fn kind(&self) -> Option<SourceKind<'_>> {
         match self {
-            Self { git: Some(git), inline: None, archive: None, artifacts: None } => {
+            Self { git: Some(git), inline: None, archive: None, artifacts: None, upload: None } => {
                 Some(SourceKind::Git(git))
             }
-            Self { git: None, inline: Some(inline), archive: None, artifacts: None } => {
+            Self { git: None, inline: Some(inline), archive: None, artifacts: None, upload: None } => {
                 Some(SourceKind::Inline(inline))
             }
-            Self { git: None, inline: None, archive: Some(archive), artifacts: None } => {
+            Self { git: None, inline: None, archive: Some(archive), artifacts: None, upload: None } => {
                 Some(SourceKind::Archive(archive))
             }
-            Self { git: None, inline: None, archive: None, artifacts: Some(artifacts) } => {
+            Self { git: None, inline: None, archive: None, artifacts: Some(artifacts), upload: None } => {
                 Some(SourceKind::Artifacts(artifacts))
+            }
+            Self { git: None, inline: None, archive: None, artifacts: None, upload: Some(upload) } => {
+                Some(SourceKind::Upload(upload))
             }
             _ => None,
         }
@@ -64,7 +72,7 @@ impl Source {
         match self.kind()? {
             SourceKind::Git(git) => git.credential.as_ref(),
             SourceKind::Archive(archive) => archive.credential.as_ref(),
-            SourceKind::Inline(_) | SourceKind::Artifacts(_) => None,
+            SourceKind::Inline(_) | SourceKind::Artifacts(_) | SourceKind::Upload(_) => None,
         }
     }
 
@@ -74,7 +82,7 @@ impl Source {
         match self.kind()? {
             SourceKind::Git(git) => git.sub_path.as_deref(),
             SourceKind::Archive(archive) => archive.sub_path.as_deref(),
-            SourceKind::Inline(_) | SourceKind::Artifacts(_) => None,
+            SourceKind::Inline(_) | SourceKind::Artifacts(_) | SourceKind::Upload(_) => None,
         }
     }
 }
@@ -100,6 +108,19 @@ pub struct GitSource {
     /// The secret that opens it, given to the fetch alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<SecretName>,
+}
+
+/// A work tree that a person uploaded to the namespace: one commit without parents, and all of its tree, as a git pack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UploadSource {
+    /// Of the pack: `PUT /v1/namespaces/{namespace}/sources/{digest}`.
+    pub digest: Digest,
+    /// The commit in it.
+    pub commit: TreeId,
+    /// The commit that the person was at, for readers: nothing of its history is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<TreeId>,
 }
 
 /// Files written in the Run itself; at most 256, within the size of the Run.

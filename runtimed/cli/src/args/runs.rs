@@ -29,6 +29,9 @@ pub struct Compose {
     /// Its branch, tag or commit id
     #[arg(long = "ref", value_name = "REF", requires = "git")]
     pub reference: Option<String>,
+    /// The source: the work tree of the repository you are in, committed or not, without what is ignored
+    #[arg(long, conflicts_with = "git")]
+    pub here: bool,
     /// Apply this patch on the source first: a file, or the Run that captured it. Again for more, in order
     #[arg(long, value_name = "FILE|RUN")]
     pub prior_patch: Vec<String>,
@@ -172,6 +175,7 @@ Examples:
 pub(super) const RUN_EXAMPLES: &str = "\
 Examples:
   runtimectl run --runtime bash --git https://git.example/project.git --ref main -- make test
+  runtimectl run --runtime bash --here --name fix -- make fix && runtimectl patch apply fix
   runtimectl run -f run.yaml --prior-patch plan-7xk2
   runtimectl run -f run.yaml --detach";
 

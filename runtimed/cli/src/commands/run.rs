@@ -15,7 +15,7 @@ use crate::summary::{self, Extras};
 pub(super) async fn run(session: &Session, words: &args::Run, output: &Output) -> Result<u8, Failure> {
     let composed = Composed::of(&words.compose, &session.namespace, None)?;
     if composed.sourceless {
-        output.note("note", "no source is given, so the workspace is empty; --git URL gives one");
+        output.note("note", "no source is given, so the workspace is empty; --here or --git URL gives one");
     }
     Box::pin(begin(session, composed, words.detach, output)).await
 }
@@ -56,7 +56,10 @@ async fn begin(session: &Session, composed: Composed, detach: bool, output: &Out
 /// # Errors
 /// A patch cannot be read, or the controller does not take it or the Run.
 pub async fn submit(session: &Session, composed: Composed) -> Result<Run, Failure> {
-    let Composed { mut submission, patches, .. } = composed;
+    let Composed { mut submission, patches, pack, .. } = composed;
+    if let Some(pack) = pack {
+        session.controller.put_source(&session.namespace, pack.into()).await?;
+    }
     for patch in patches {
         let patch = patch.resolve(&session.controller, &session.namespace).await?;
         submission.run.spec.prior_patches.push(patch);

@@ -38,7 +38,7 @@ fn flags_are_laid_over_the_file() {
         prior_patch: vec!["plan-2".to_owned(), secret.display().to_string()],
         ..Compose::default()
     };
-    let Composed { submission, patches, sourceless } = composed(&compose).expect("a Run");
+    let Composed { submission, patches, sourceless, .. } = composed(&compose).expect("a Run");
     let spec = &submission.run.spec;
     assert_eq!(submission.run.metadata.name.as_ref().map(RunName::as_str), Some("b"));
     assert_eq!(spec.command, ["make", "test"]);

@@ -125,11 +125,23 @@ impl Controller {
     /// # Errors
     /// See [`ClientError`].
     pub async fn put_patch(&self, namespace: &Namespace, patch: Bytes) -> Result<Digest, ClientError> {
-        let digest = Digest::of(&patch);
+        self.upload(namespace, "patches", patch).await
+    }
+
+    /// `PUT /v1/namespaces/{ns}/sources/{digest}`: uploads a work tree, as a git pack, for Runs to start from.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_source(&self, namespace: &Namespace, pack: Bytes) -> Result<Digest, ClientError> {
+        self.upload(namespace, "sources", pack).await
+    }
+
+    async fn upload(&self, namespace: &Namespace, kind: &str, bytes: Bytes) -> Result<Digest, ClientError> {
+        let digest = Digest::of(&bytes);
         let text = digest.to_string();
-        let url = self.exchange.url(["v1", "namespaces", namespace.as_str(), "patches", &text]);
-        let patience = super::daemons::upload_patience(patch.len() as u64);
-        let request = self.exchange.request(Method::PUT, url, None)?.body(patch);
+        let url = self.exchange.url(["v1", "namespaces", namespace.as_str(), kind, &text]);
+        let patience = super::daemons::upload_patience(bytes.len() as u64);
+        let request = self.exchange.request(Method::PUT, url, None)?.body(bytes);
         self.exchange.send(request, patience).await?;
         Ok(digest)
     }

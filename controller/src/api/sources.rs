@@ -1,0 +1,51 @@
+//! Work trees that people upload, for Runs that start from them.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use runtimed_api::ids::Namespace;
+use runtimed_api::problem::Problem;
+use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::Run;
+use runtimed_api::run::source::SourceKind;
+use runtimed_api::tokens::Role;
+use runtimed_store::BlobError;
+
+use super::answer::{Answer, Failure};
+use super::{App, Shared, body, read};
+use crate::auth::allow;
+use crate::core::Blobs;
+
+/// The largest pack that may be uploaded, in bytes.
+const MAX_PACK: u64 = 64 * 1024 * 1024;
+
+/// Uploads a work tree. Its bytes are read where they are used, by a confined process.
+pub(super) async fn upload(
+    State(app): Shared,
+    Path(path): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<StatusCode> {
+    let person = app.authority.person(&headers)?;
+    let namespace: Namespace = path.0.parse()?;
+    allow(&person, Role::Submitter, &namespace)?;
+    let digest = read::digest(&path.1)?;
+    app.blobs.put(&Blobs::Uploaded(namespace).place(), &digest, MAX_PACK, body::pieces(body)).await?;
+    Ok(StatusCode::CREATED)
+}
+
+/// Refuses a Run whose uploaded work tree is not there.
+pub(super) async fn check(app: &App, namespace: &Namespace, run: &Run) -> Answer<()> {
+    let source = run.spec.source.as_ref().and_then(|source| source.kind());
+    let Some(SourceKind::Upload(upload)) = source else { return Ok(()) };
+    match app.blobs.size(&Blobs::Uploaded(namespace.clone()).place(), &upload.digest).await {
+        Ok(_) => Ok(()),
+        Err(BlobError::Missing) => {
+            let message = format!("namespace {namespace} has no uploaded work tree {}", upload.digest);
+            let refusal = Refusal::new(Rule::SOURCE_UNKNOWN, "spec.source.upload.digest", message);
+            let refusal = refusal.hint("send it again with `runtimectl run --here`");
+            Err(Failure(Problem::refused(vec![refusal])))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
