@@ -286,7 +286,7 @@ async fn self_tested(daemon: &Daemon) -> bool {
     if !daemon.config.selftest.required {
         return true;
     }
-    let tested = selftest::test(&daemon.config, daemon.build.clone(), daemon.isolation).await;
+    let tested = Box::pin(selftest::test(&daemon.config, daemon.build.clone(), daemon.isolation)).await;
     let held = match &tested {
         Ok(report) if report.held => true,
         Ok(report) => {
