@@ -25,7 +25,7 @@ impl S3 {
     #[must_use]
     pub fn start() -> Self {
         let packages = packages();
-        assert!(packages.is_dir(), "{} is not there: run `tests/run --only tools` first", packages.display());
+        assert!(packages.join("moto").is_dir(), "moto is not there: run `tests/run --only tools` first");
         let free =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
         let port = free.port().to_string();

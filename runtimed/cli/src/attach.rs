@@ -74,7 +74,16 @@ impl Attached {
             heard.set(Instant::now());
             progress.hide();
         });
-        let both = pin!(both(changes, log, &heard));
+        let both = pin!(async {
+            let (run, whole) = both(changes, log, &heard).await?;
+            if !whole {
+                output.note(
+                    "warning",
+                    &format!("the end of the log did not come; it may with: {}", self.again()),
+                );
+            }
+            Ok(run)
+        });
         let end = self.interruptible(both, output, interrupts).await;
         progress.end();
         end
@@ -106,6 +115,11 @@ impl Attached {
         let Self { namespace, name, .. } = self;
         format!("runtimectl logs -f {name} -n {namespace} --attempt {attempt} --offset {offset}")
     }
+
+    /// The command that shows the whole log.
+    fn again(&self) -> String {
+        format!("runtimectl logs {} -n {}", self.name, self.namespace)
+    }
 }
 
 /// Shows the log of a Run, attempt after attempt, until the Run is over.
@@ -121,31 +135,38 @@ pub async fn follow_log(
     let heard = Cell::new(Instant::now());
     let changes = until_over(attached, told, |_| ());
     let log = log::follow(attached, runs, selection, Sink::Both, || heard.set(Instant::now()));
-    both(changes, log, &heard).await.map(drop)
+    let (_, whole) = both(changes, log, &heard).await?;
+    if whole {
+        return Ok(());
+    }
+    let silence = SILENCE.as_secs();
+    Err(Failure::fault(format!("the end of the log did not come within {silence} s of the Run's"))
+        .hint(format!("try again with: {}", attached.again())))
 }
 
-/// Waits for both the Run and its log. The log of a Run that is over must end too, and is not waited for without bound.
+/// Waits for both the Run and its log, and says whether the log came to its end: that of a Run that is over must, and is
+/// not waited for without bound.
 async fn both(
     changes: impl Future<Output = Result<Run, Failure>>,
     log: impl Future<Output = Result<(), Failure>>,
     heard: &Cell<Instant>,
-) -> Result<Run, Failure> {
+) -> Result<(Run, bool), Failure> {
     let (mut changes, mut log) = (pin!(changes), pin!(log));
     let run = tokio::select! {
         run = &mut changes => run?,
         shown = &mut log => {
             shown?;
-            return changes.await;
+            return changes.await.map(|run| (run, true));
         }
     };
     heard.set(Instant::now());
     while heard.get().elapsed() < SILENCE {
         tokio::select! {
-            shown = &mut log => return shown.map(|()| run),
+            shown = &mut log => return shown.map(|()| (run, true)),
             () = sleep_until(heard.get() + SILENCE) => {}
         }
     }
-    Ok(run)
+    Ok((run, false))
 }
 
 /// The status of a Run; one that has none yet is a controller's mistake.

@@ -1,5 +1,7 @@
 //! Steps 13 to 15: upload, report, release. The slot is free by now.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use runtimed_api::run::status::AttemptEnd;
 use runtimed_api::run::step::Step;
@@ -108,11 +110,18 @@ async fn upload(attempt: &mut Attempt) {
     }
 }
 
+/// What uploads that go well get to come to their end when the Run is cancelled: a log is wanted of such a Run as well.
+const AFTER_CANCEL: Duration = Duration::from_secs(5);
+
 /// Returns when nobody waits for the uploads any more.
 async fn given_up(attempt: &Attempt) {
     let mut stops = attempt.live.stops();
-    if stops.wait_for(|stop| matches!(stop, Some(Stop::Cancel | Stop::LeaseLost))).await.is_err() {
-        std::future::pending::<()>().await;
+    let stop =
+        stops.wait_for(|stop| matches!(stop, Some(Stop::Cancel | Stop::LeaseLost))).await.map(|stop| *stop);
+    match stop {
+        Ok(Some(Stop::Cancel)) => tokio::time::sleep(AFTER_CANCEL).await,
+        Ok(_) => {}
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(of("runtime"), ("bash", Origin::File));
         assert_eq!(of("ceiling.network"), ("None", Origin::Flag));
         assert_eq!(of("http.listen"), ("127.0.0.1:9", Origin::Flag));
-        assert_eq!(of("drain.grace"), ("25s", Origin::Default));
+        assert_eq!(of("drain.grace"), ("15s", Origin::Default));
         assert_eq!(of("state.dir"), ("-", Origin::Default));
         assert_eq!(of("run.env.KEY"), ("(set)", Origin::File), "values of variables are not shown");
     }

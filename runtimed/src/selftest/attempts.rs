@@ -23,8 +23,8 @@ pub(super) struct Line {
     /// The name of the protection that stands against it.
     pub(super) protection: String,
     pub(super) attempt: String,
-    /// It names a process by its number, which means another one in another namespace.
-    pub(super) by_number: bool,
+    /// Why it attacks nobody where the Run has namespaces of its own.
+    pub(super) own: Option<String>,
     /// Why it failed; nothing if it succeeded.
     pub(super) error: Option<String>,
 }
@@ -36,8 +36,8 @@ pub(super) fn lines(words: &Words) -> String {
     let mut text = String::new();
     for (protection, attempt, act) in all(words) {
         let error = act().err().map(|error| error.to_string());
-        let by_number = BY_NUMBER.contains(&protection);
-        let line = Line { protection: protection.to_owned(), attempt, by_number, error };
+        let own = own(protection, &attempt).map(str::to_owned);
+        let line = Line { protection: protection.to_owned(), attempt, own, error };
         // A line of texts is JSON whatever they hold.
         text += &serde_json::to_string(&line).unwrap_or_default();
         text.push('\n');
@@ -51,8 +51,17 @@ pub(super) fn parse(said: &str) -> anyhow::Result<Vec<Line>> {
     said.lines().map(line).collect()
 }
 
-/// Protections whose attempts name the daemon by its number.
-const BY_NUMBER: [&str; 2] = ["signals", "other-processes"];
+const LISTEN: &str = "listen on a port";
+const UDP: &str = "open a UDP socket";
+
+/// Why an attempt attacks nobody from within namespaces; the test's Run has no network, so that its loopback is its own.
+fn own(protection: &str, attempt: &str) -> Option<&'static str> {
+    match (protection, attempt) {
+        ("signals" | "other-processes", _) => Some("its number means another process there"),
+        (_, LISTEN | UDP) => Some("the network is its own there"),
+        _ => None,
+    }
+}
 
 fn all(words: &Words) -> Vec<(&'static str, String, Try)> {
     let mut all: Vec<(&'static str, String, Try)> = Vec::new();
@@ -88,11 +97,7 @@ fn all(words: &Words) -> Vec<(&'static str, String, Try)> {
     let port = words.port;
     let connect = move || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop);
     add("tcp-ports", format!("connect to port {port} of loopback"), Box::new(connect));
-    add(
-        "tcp-ports",
-        "listen on a port".to_owned(),
-        Box::new(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(drop)),
-    );
+    add("tcp-ports", LISTEN.to_owned(), Box::new(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(drop)));
     sockets(&mut add);
     let name = words.name.clone();
     let connect = move || UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name)?).map(drop);
@@ -139,19 +144,19 @@ fn watch(roots: &[PathBuf]) -> Result<(), Errno> {
 fn sockets(add: &mut impl FnMut(&'static str, String, Try)) {
     // linux/in.h: IPPROTO_MPTCP, IPPROTO_ICMP; linux/netlink.h: NETLINK_KOBJECT_UEVENT.
     let kinds = [
-        ("UDP", AddressFamily::INET, SocketType::DGRAM, 0),
-        ("raw", AddressFamily::INET, SocketType::RAW, 1),
-        ("packet", AddressFamily::PACKET, SocketType::DGRAM, 0),
-        ("vsock", AddressFamily::VSOCK, SocketType::STREAM, 0),
-        ("uevent netlink", AddressFamily::NETLINK, SocketType::DGRAM, 15),
-        ("MPTCP", AddressFamily::INET, SocketType::STREAM, 262),
+        (UDP, AddressFamily::INET, SocketType::DGRAM, 0),
+        ("open a raw socket", AddressFamily::INET, SocketType::RAW, 1),
+        ("open a packet socket", AddressFamily::PACKET, SocketType::DGRAM, 0),
+        ("open a vsock socket", AddressFamily::VSOCK, SocketType::STREAM, 0),
+        ("open a uevent netlink socket", AddressFamily::NETLINK, SocketType::DGRAM, 15),
+        ("open a MPTCP socket", AddressFamily::INET, SocketType::STREAM, 262),
     ];
-    for (name, family, kind, protocol) in kinds {
+    for (attempt, family, kind, protocol) in kinds {
         let act = move || {
             let protocol = RawProtocol::new(protocol).map(Protocol::from_raw);
             Ok(rustix::net::socket(family, kind, protocol).map(drop)?)
         };
-        add("socket-kinds", format!("open a {name} socket"), Box::new(act));
+        add("socket-kinds", attempt.to_owned(), Box::new(act));
     }
 }
 

@@ -67,8 +67,11 @@ pub(super) fn judge(outside: &[Line], inside: &[Line], result: &AttemptResult) -
             let (verdict, why) = match (&outside.error, &inside.error) {
                 (None, Some(error)) => (Verdict::Held, error.clone()),
                 (Some(_), Some(error)) => (Verdict::HeldAnyway, error.clone()),
-                (_, None) if inside.by_number && enforcement.tier == Tier::Namespaces => {
-                    (Verdict::Held, "its number means another process there".to_owned())
+                (_, None)
+                    if let Some(why) = &inside.own
+                        && enforcement.tier == Tier::Namespaces =>
+                {
+                    (Verdict::Held, why.clone())
                 }
                 (_, None) if !claimed(&inside.protection) => {
                     (Verdict::KnownOpen, "it is not enforced, and every status says so".to_owned())
@@ -135,7 +138,7 @@ mod tests {
         Line {
             protection: protection.to_owned(),
             attempt: format!("try {protection}"),
-            by_number: protection == "signals",
+            own: (protection == "signals").then(|| "another process".to_owned()),
             error: error.map(str::to_owned),
         }
     }

@@ -67,7 +67,7 @@ impl Place {
     pub(crate) fn left(&self) -> Vec<PathBuf> {
         let roots = ["tmp", "home", "workspace"].map(|root| self.path(root));
         let entries = roots.iter().flat_map(|root| fs::read_dir(root).expect("a root").flatten());
-        entries.map(|entry| entry.path()).filter(|path| !path.join("runtimed.lock").exists()).collect()
+        entries.map(|entry| entry.path()).filter(|path| !path.join("runtimed.state").exists()).collect()
     }
 }
 
