@@ -98,7 +98,7 @@ async fn upload(attempt: &mut Attempt) {
     let (mut failed, log) = tokio::select! {
         done = all => done,
         () = given_up(attempt), if uncancelled => {
-            (vec!["results: given up, for the Run's end was asked for".to_owned()], Default::default())
+            (vec!["results: given up some seconds after the Run was cancelled".to_owned()], Default::default())
         }
     };
     shipping.take().inspect(JoinHandle::abort);
@@ -113,14 +113,12 @@ async fn upload(attempt: &mut Attempt) {
 /// What uploads that go well get to come to their end when the Run is cancelled: a log is wanted of such a Run as well.
 const AFTER_CANCEL: Duration = Duration::from_secs(5);
 
-/// Returns when nobody waits for the uploads any more.
+/// Returns when nobody waits for the uploads any more. A lost lease is no reason: the controller may be away for long, and
+/// takes what the Run left as long as the fence is its own.
 async fn given_up(attempt: &Attempt) {
     let mut stops = attempt.live.stops();
-    let stop =
-        stops.wait_for(|stop| matches!(stop, Some(Stop::Cancel | Stop::LeaseLost))).await.map(|stop| *stop);
-    match stop {
-        Ok(Some(Stop::Cancel)) => tokio::time::sleep(AFTER_CANCEL).await,
-        Ok(_) => {}
+    match stops.wait_for(|stop| *stop == Some(Stop::Cancel)).await.map(drop) {
+        Ok(()) => tokio::time::sleep(AFTER_CANCEL).await,
         Err(_) => std::future::pending().await,
     }
 }
