@@ -28,6 +28,7 @@ pub(super) fn pieces(body: Body) -> impl Stream<Item = Result<Bytes, String>> + 
             Err(_elapsed) => Some((Err("nothing came for 30 s".to_owned()), None)),
         }
     })
+    .fuse()
 }
 
 /// Reads a body of at most `most` bytes.

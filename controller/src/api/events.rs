@@ -62,6 +62,7 @@ fn follow(states: watch::Receiver<Arc<Run>>, stopping: CancellationToken) -> Box
         let next = if over { At::Last } else { At::Later };
         Some((event(&run), (states, stopping, next)))
     })
+    .fuse()
     .boxed()
 }
 

@@ -8,7 +8,7 @@ use axum::body::Body as HttpBody;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use runtimed_api::log::{self, Body, Record, Stream};
 use runtimed_api::problem::{Code, Problem};
@@ -62,7 +62,7 @@ pub async fn answer<S: Source>(asked: Asked, source: S) -> io::Result<Response> 
             Wanted::Beyond => return Ok(beyond(total)),
         }
     }
-    let body = HttpBody::from_stream(stream::unfold(Some(reader), move |reader| async move {
+    let pieces = stream::unfold(Some(reader), move |reader| async move {
         let mut reader = reader?;
         match reader.next().await {
             Ok(Some(piece)) => Some((Ok(piece), Some(reader))),
@@ -73,7 +73,9 @@ pub async fn answer<S: Source>(asked: Asked, source: S) -> io::Result<Response> 
             }
             Err(error) => Some((Err(error), None)),
         }
-    }));
+    });
+    // Whoever compresses a body may ask once more after its end.
+    let body = HttpBody::from_stream(pieces.fuse());
     let mut response =
         ([(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-store")], body).into_response();
     let headers = response.headers_mut();

@@ -134,3 +134,20 @@ fn one_stream_and_a_time_select() {
     let events = now(shown(LogQuery::default(), true, memory(&written, 1)));
     assert!(events.ends_with("event: end\ndata: {\"closed\":true}\n\n"), "{events}");
 }
+
+/// A layer that compresses bodies does that, and a daemon that panics is dead.
+#[test]
+fn a_body_may_be_asked_once_more_after_its_end() {
+    let written = [(Stream::Stdout, "a\n".to_owned())];
+    let asked = Asked { query: LogQuery::default(), events: false, range: None };
+    now(async {
+        let mut body =
+            answer(asked, memory(&written, 1)).await.expect("an answer").into_body().into_data_stream();
+        let mut seen = Vec::new();
+        while let Some(piece) = body.next().await {
+            seen.extend_from_slice(&piece.expect("a piece"));
+        }
+        assert_eq!(seen, b"a\n");
+        assert!(body.next().await.is_none());
+    });
+}
