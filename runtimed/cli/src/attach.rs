@@ -75,7 +75,7 @@ impl Attached {
             progress.hide();
         });
         let both = pin!(async {
-            let (run, whole) = both(changes, log, &heard).await?;
+            let (run, whole) = Box::pin(both(changes, log, &heard)).await?;
             if !whole {
                 output.note(
                     "warning",

@@ -16,6 +16,9 @@ pub(crate) const SECRET: &str = "a-transaction-token-of-a-test";
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: TempDir,
+    /// The daemon's binaries as an image has them, where every uid and every Run can reach them: not below `/tmp`, which is
+    /// another one for a Run in namespaces.
+    bin: TempDir,
 }
 
 impl Place {
@@ -37,7 +40,13 @@ impl Place {
             "runtime = \"test\"\n[roots]\ntmp = \"{at}/tmp\"\nhome = \"{at}/home\"\nworkspace = \"{at}/workspace\"\n[http]\nlisten = \"127.0.0.1:0\"\n[secrets.transaction]\nsource = \"file:{at}/secret\"\nnamespaces = [\"default\"]\n"
         );
         fs::write(dir.path().join("runtime.toml"), config).expect("written");
-        Self { dir }
+        let bin = TempDir::with_prefix_in("runtimed-test-", "/var/tmp").expect("a directory");
+        fs::set_permissions(bin.path(), fs::Permissions::from_mode(0o755)).expect("set");
+        for name in ["runtimed", "runtimed-worker"] {
+            let (from, to) = (binaries::path(name), bin.path().join(name));
+            fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).expect("a binary");
+        }
+        Self { dir, bin }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -46,7 +55,7 @@ impl Place {
 
     /// The daemon's binary with a subcommand and this configuration.
     pub(crate) fn runtimed(&self, subcommand: &str) -> Command {
-        let mut runtimed = command(binaries::path("runtimed"));
+        let mut runtimed = command(self.bin.path().join("runtimed"));
         runtimed.arg(subcommand).arg("--config").arg(self.path("runtime.toml"));
         runtimed
     }
