@@ -4,7 +4,7 @@
 //! then ended as `Drained`; scrub, upload and reports are waited for.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -403,8 +403,8 @@ fn other_family(listener: &Listener, tls: Option<&TlsFiles>) -> anyhow::Result<O
         return Ok(None);
     }
     let address = if bound.ip().is_loopback() { Ipv6Addr::LOCALHOST } else { Ipv6Addr::UNSPECIFIED };
-    let wanted = SocketAddr::from((address, bound.port()));
-    match Listener::bind(wanted, tls) {
+    let wanted = SocketAddrV6::new(address, bound.port(), 0, 0);
+    match Listener::bind_ipv6_alone(wanted, tls) {
         Ok(listener) => Ok(Some(listener)),
         Err(error @ listen::ListenError::Occupied(_)) => Err(error.into()),
         // A pod without IPv6: nobody can take the port there either.

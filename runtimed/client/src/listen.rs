@@ -6,9 +6,13 @@ mod serve;
 mod stdin;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, SocketAddrV6, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use rustix::net::ipproto::TCP;
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 pub use serve::serve;
 pub use stdin::stdin_closed;
@@ -80,11 +84,37 @@ impl Listener {
     /// # Errors
     /// See [`ListenError`].
     pub fn bind(address: SocketAddr, tls: Option<&TlsFiles>) -> Result<Self, ListenError> {
+        Self::of(address, tls, || TcpListener::bind(address))
+    }
+
+    /// Binds an address of IPv6 and nothing of IPv4 with it, so that both families can have the same port (`IPV6_V6ONLY` of
+    /// ipv6(7)).
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn bind_ipv6_alone(address: SocketAddrV6, tls: Option<&TlsFiles>) -> Result<Self, ListenError> {
+        Self::of(address.into(), tls, || {
+            let flags = SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, flags, Some(TCP))?;
+            set_ipv6_v6only(&socket, true)?;
+            // As the standard library does it for every listener.
+            set_socket_reuseaddr(&socket, true)?;
+            rustix::net::bind(&socket, &address)?;
+            rustix::net::listen(&socket, 128)?;
+            Ok(socket.into())
+        })
+    }
+
+    fn of(
+        address: SocketAddr,
+        tls: Option<&TlsFiles>,
+        bind: impl FnOnce() -> io::Result<TcpListener>,
+    ) -> Result<Self, ListenError> {
         if tls.is_none() && !address.ip().to_canonical().is_loopback() {
             return Err(ListenError::PlainOffLoopback(address));
         }
         let certificates = tls.map(|files| Certificates::load(files.clone())).transpose()?;
-        let bound = TcpListener::bind(address).and_then(|socket| {
+        let bound = bind().and_then(|socket| {
             socket.set_nonblocking(true)?;
             let address = socket.local_addr()?;
             Ok((socket, address))

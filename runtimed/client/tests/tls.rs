@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::future;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 
 use axum::routing::get;
@@ -38,6 +38,16 @@ fn start(files: &TlsFiles) -> (String, SocketAddr) {
     let router = Router::new().route("/v1/runtimes", get(async || Json(Vec::<()>::new())));
     tokio::spawn(serve(listener, router, future::pending()));
     found
+}
+
+#[test]
+fn both_families_can_have_one_port_on_every_interface() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = write(dir.path());
+    let every = |listener: Result<Listener, ListenError>| listener.expect("bound").local_addr();
+    let first = Listener::bind("0.0.0.0:0".parse().expect("an address"), Some(&files)).expect("bound");
+    let wanted = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, first.local_addr().port(), 0, 0);
+    assert_eq!(every(Listener::bind_ipv6_alone(wanted, Some(&files))), SocketAddr::from(wanted));
 }
 
 #[tokio::test]
