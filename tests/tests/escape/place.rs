@@ -98,7 +98,7 @@ impl Place {
         let pid = cluster.daemon(0).pid();
         let address = cluster.address(0);
         let port = address.rsplit(':').next().expect("a port").to_owned();
-        let session = rustix::process::getsid(Some(pid)).expect("it runs").as_raw_pid();
+        let session = session_of(pid.as_raw_pid());
         let config = cluster.config(0);
         let scene = [
             ("OUTSIDE", outside.display().to_string()),
@@ -291,4 +291,16 @@ fn settings(tier: Tier, read: &[String], source: &str) -> String {
         "[sandbox]\ntier = {:?}\n[run]\nread = {read:?}\n[secrets.transaction]\nsource = \"file:{source}\"\nnamespaces = [\"*\"]\n",
         tier.name()
     )
+}
+
+/// The session of `pid`, and 0 where its leader lies outside of this process's PID namespace: a container's process may
+/// have such a one, and `getsid(2)` of a library that holds 0 for impossible does not return.
+fn session_of(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    fields
+        .split_whitespace()
+        .nth(3)
+        .and_then(|field| field.parse().ok())
+        .expect("the session is the sixth field")
 }
