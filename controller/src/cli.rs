@@ -96,9 +96,9 @@ pub(crate) struct ServeArgs {
     /// Finished Runs of one namespace that are kept, the newest, however long they ask for; all of them without it.
     #[arg(long, env = "RUNTIMED_CONTROLLER_KEEP_RUNS", value_name = "COUNT")]
     pub(crate) keep_runs: Option<usize>,
-    /// How long an uploaded patch is kept.
-    #[arg(long, env = "RUNTIMED_CONTROLLER_KEEP_PATCHES", value_name = "SPAN", default_value = "720h")]
-    pub(crate) keep_patches: Span,
+    /// How long an uploaded patch or work tree is kept after it was last uploaded.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_KEEP_UPLOADS", value_name = "SPAN", default_value = "720h")]
+    pub(crate) keep_uploads: Span,
     /// How long a lease holds without a renewal; 100ms to 10m.
     #[arg(long, env = "RUNTIMED_CONTROLLER_LEASE", value_name = "SPAN", default_value = "15s")]
     pub(crate) lease: Span,

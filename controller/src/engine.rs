@@ -88,8 +88,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What one namespace may ask for.
     pub quota: Quota,
-    /// How long an uploaded patch is kept.
-    pub keep_patches: Duration,
+    /// How long an uploaded patch or work tree is kept.
+    pub keep_uploads: Duration,
 }
 
 /// The monotonic clock of this process, as daemons are told of it.
@@ -168,7 +168,7 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
         }
     }
     state.forget_left_over_secrets();
-    state.expire_patches().await?;
+    state.expire_uploads().await?;
     retention::remove_orphans(state.parts.blobs.clone(), orphans);
     let task = tokio::spawn(state.run(incoming, changes));
     Ok((Engine::new(commands), task))
@@ -217,7 +217,7 @@ impl State {
                 Timer::Lease(key) => self.check_lease(key),
                 Timer::Remove(key, uid) => self.start(key, Op::Remove { uid }),
                 Timer::Session(id) => self.check_session(&id),
-                Timer::Patch(key) => self.remove_patch(key),
+                Timer::Upload(key) => self.remove_upload(key),
                 Timer::Forget(namespace, uid) => self.forget_secrets(namespace, uid),
             }
         }

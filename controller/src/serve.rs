@@ -103,7 +103,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         lease,
         clock: Clock::start(),
         quota: Quota { active: args.max_active, submissions: args.max_submissions, kept: args.keep_runs },
-        keep_patches: args.keep_patches.get(),
+        keep_uploads: args.keep_uploads.get(),
     };
     let daemon_ca = args.daemon_ca.clone();
     let ended = runtime.block_on(async {

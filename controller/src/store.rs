@@ -29,6 +29,8 @@ pub enum Kind {
     Run,
     /// A patch that was uploaded to a namespace or captured in it.
     Patch,
+    /// A work tree that was uploaded to a namespace.
+    Tree,
     /// The secrets that were submitted with a Run.
     Secrets,
 }
@@ -51,6 +53,8 @@ pub enum Object {
     Run(Arc<Record>),
     /// A patch.
     Patch(Arc<PatchRecord>),
+    /// A work tree.
+    Tree(Arc<TreeRecord>),
     /// Secrets.
     Secrets(Arc<SealedSecrets>),
 }
@@ -89,6 +93,20 @@ pub struct PatchRecord {
     /// Where the bytes are.
     pub place: Blobs,
     /// When it was stored.
+    pub created: Timestamp,
+}
+
+/// An uploaded work tree of a namespace, by its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TreeRecord {
+    /// Whose.
+    pub namespace: Namespace,
+    /// Of its bytes.
+    pub digest: Digest,
+    /// Who uploaded it last.
+    pub by: String,
+    /// When that was.
     pub created: Timestamp,
 }
 
@@ -174,7 +192,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Removes an object; errors as for [`Store::replace`].
     fn delete(&self, key: Key, version: Version) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Everything of a kind that is not many: patches or sealed secrets, in no order.
+    /// Everything of a kind that is not many: all but Runs, in no order.
     fn all(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>>;
 
     /// A page of Runs.
@@ -191,6 +209,7 @@ impl Object {
         match self {
             Self::Run(record) => Key::run(&record.key),
             Self::Patch(patch) => Key::patch(patch.namespace.clone(), patch.digest),
+            Self::Tree(tree) => Key::tree(tree.namespace.clone(), tree.digest),
             Self::Secrets(secrets) => Key::secrets(secrets.namespace.clone(), &secrets.uid),
         }
     }
@@ -200,7 +219,7 @@ impl Object {
     pub fn run(&self) -> Option<&Arc<Record>> {
         match self {
             Self::Run(record) => Some(record),
-            Self::Patch(_) | Self::Secrets(_) => None,
+            Self::Patch(_) | Self::Tree(_) | Self::Secrets(_) => None,
         }
     }
 }
@@ -216,6 +235,12 @@ impl Key {
     #[must_use]
     pub fn patch(namespace: Namespace, digest: Digest) -> Self {
         Self { kind: Kind::Patch, namespace, name: digest.hex() }
+    }
+
+    /// The key of an uploaded work tree.
+    #[must_use]
+    pub fn tree(namespace: Namespace, digest: Digest) -> Self {
+        Self { kind: Kind::Tree, namespace, name: digest.hex() }
     }
 
     /// The key of a Run's secrets.

@@ -41,7 +41,7 @@ pub(super) async fn get(
     let patch = run.private.patches.iter().find(|grant| grant.patch.digest == digest);
     let place = match patch {
         Some(grant) => grant.place.clone(),
-        None if run.uploaded() == Some(&digest) => Blobs::Uploaded(run.key.namespace.clone()),
+        None if run.uploaded() == Some(&digest) => Blobs::Trees(run.key.namespace.clone()),
         None => Blobs::Run(run.uid.clone()),
     };
     send(&app, &place, &digest, "application/octet-stream", &headers).await

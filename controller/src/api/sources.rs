@@ -1,8 +1,11 @@
 //! Work trees that people upload, for Runs that start from them.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use runtimed_api::ids::Namespace;
 use runtimed_api::problem::Problem;
 use runtimed_api::rule::{Refusal, Rule};
@@ -15,6 +18,7 @@ use super::answer::{Answer, Failure};
 use super::{App, Shared, body, read};
 use crate::auth::allow;
 use crate::core::Blobs;
+use crate::store::{Object, StoreError, TreeRecord};
 
 /// The largest pack that may be uploaded, in bytes.
 const MAX_PACK: u64 = 64 * 1024 * 1024;
@@ -30,15 +34,25 @@ pub(super) async fn upload(
     let namespace: Namespace = path.0.parse()?;
     allow(&person, Role::Submitter, &namespace)?;
     let digest = read::digest(&path.1)?;
-    app.blobs.put(&Blobs::Uploaded(namespace).place(), &digest, MAX_PACK, body::pieces(body)).await?;
-    Ok(StatusCode::CREATED)
+    app.blobs.put(&Blobs::Trees(namespace.clone()).place(), &digest, MAX_PACK, body::pieces(body)).await?;
+    let tree = TreeRecord { namespace, digest, by: person.subject, created: Timestamp::now() };
+    let tree = Object::Tree(Arc::new(tree));
+    match app.store.create(tree.clone()).await {
+        Ok(_) => Ok(StatusCode::CREATED),
+        // What is uploaded once more is kept for as long again.
+        Err(StoreError::Exists(found)) => {
+            app.store.replace(tree, found.version).await?;
+            Ok(StatusCode::OK)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Refuses a Run whose uploaded work tree is not there.
 pub(super) async fn check(app: &App, namespace: &Namespace, run: &Run) -> Answer<()> {
     let source = run.spec.source.as_ref().and_then(|source| source.kind());
     let Some(SourceKind::Upload(upload)) = source else { return Ok(()) };
-    match app.blobs.size(&Blobs::Uploaded(namespace.clone()).place(), &upload.digest).await {
+    match app.blobs.size(&Blobs::Trees(namespace.clone()).place(), &upload.digest).await {
         Ok(_) => Ok(()),
         Err(BlobError::Missing) => {
             let message = format!("namespace {namespace} has no uploaded work tree {}", upload.digest);

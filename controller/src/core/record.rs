@@ -107,6 +107,9 @@ pub enum Blobs {
     Run(RunUid),
     /// Patches that people uploaded to a namespace.
     Uploaded(Namespace),
+    /// Work trees that people uploaded to a namespace: never where its patches are, for a digest that names one of each
+    /// must not let the end of the one take the other.
+    Trees(Namespace),
 }
 
 impl Blobs {
@@ -115,7 +118,8 @@ impl Blobs {
     pub fn place(&self) -> Place {
         match self {
             Self::Run(uid) => Place::of_run(uid),
-            Self::Uploaded(namespace) => Place::uploaded(namespace.as_str()),
+            Self::Uploaded(namespace) => Place::patches(namespace.as_str()),
+            Self::Trees(namespace) => Place::trees(namespace.as_str()),
         }
     }
 }

@@ -151,9 +151,8 @@ impl State {
                     self.index.remove(&record.key);
                 }
             }
-            Change::Put(Stored { object: Object::Patch(patch), .. }) => self.note_patch(&patch),
-            Change::Put(Stored { object: Object::Secrets(_), .. })
-            | Change::Deleted(Object::Patch(_) | Object::Secrets(_)) => {}
+            Change::Put(Stored { object, .. }) => self.note_upload(&object),
+            Change::Deleted(Object::Patch(_) | Object::Tree(_) | Object::Secrets(_)) => {}
         }
     }
 

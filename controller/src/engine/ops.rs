@@ -72,8 +72,8 @@ pub(super) enum Done {
     Resolved { key: RunKey, slot: Slot, result: Result<Result<Vec<PatchGrant>, Vec<Refusal>>, StoreError> },
     /// A Run was removed, or not.
     Removed { key: RunKey, uid: RunUid, result: Result<(), StoreError> },
-    /// An uploaded patch was removed, or not, or is not due.
-    PatchGone { key: Key, result: Result<(), StoreError> },
+    /// An uploaded patch or work tree was removed, or not, or is not due.
+    UploadGone { key: Key, result: Result<(), StoreError> },
     /// The secrets of a Run were removed, or not.
     Forgot { namespace: Namespace, uid: RunUid, result: Result<(), StoreError> },
 }

@@ -1,4 +1,4 @@
-//! What is kept, and for how long: finished Runs by number, uploaded patches by time, and nothing that nobody knows of.
+//! What is kept, and for how long: finished Runs by number, uploads by time, and nothing that nobody knows of.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
+use runtimed_api::digest::Digest;
 use runtimed_api::ids::{Namespace, RunName, RunUid};
 use runtimed_store::{BlobStore, Place};
 
@@ -13,7 +14,7 @@ use super::State;
 use super::ops::{Done, Op, REMOVE_AGAIN};
 use super::timers::Timer;
 use crate::core::{Blobs, Record, RunKey};
-use crate::store::{Key, Kind, Object, PatchRecord, Store, StoreError, Stored};
+use crate::store::{Key, Kind, Object, Store, StoreError, Stored};
 
 /// The finished Runs of each namespace, those that ended first in front. Empty where none goes for its number.
 #[derive(Debug, Default)]
@@ -49,58 +50,77 @@ impl State {
         }
     }
 
-    /// Sets a deadline for every uploaded patch that is stored.
-    pub(super) async fn expire_patches(&mut self) -> Result<(), StoreError> {
-        for stored in self.parts.store.all(Kind::Patch).await? {
-            if let Object::Patch(patch) = stored.object {
-                self.note_patch(&patch);
+    /// Sets a deadline for everything uploaded that is stored.
+    pub(super) async fn expire_uploads(&mut self) -> Result<(), StoreError> {
+        for kind in [Kind::Patch, Kind::Tree] {
+            for stored in self.parts.store.all(kind).await? {
+                self.note_upload(&stored.object);
             }
         }
         Ok(())
     }
 
-    /// An uploaded patch was stored, now or before.
-    pub(super) fn note_patch(&mut self, patch: &PatchRecord) {
-        if matches!(patch.place, Blobs::Uploaded(_)) {
-            let due = end(patch, self.parts.keep_patches);
-            self.timers.at_time(due, Timer::Patch(Key::patch(patch.namespace.clone(), patch.digest)));
+    /// Something was stored, now or before: if somebody uploaded it, it goes by time.
+    pub(super) fn note_upload(&mut self, object: &Object) {
+        if let Some(upload) = Upload::of(object) {
+            self.timers.at_time(upload.end(self.parts.keep_uploads), Timer::Upload(object.key()));
         }
     }
 
-    /// Removes an uploaded patch, unless it was uploaded once more.
-    pub(super) fn remove_patch(&mut self, key: Key) {
+    /// Removes what was uploaded, unless it was uploaded once more.
+    pub(super) fn remove_upload(&mut self, key: Key) {
         let (store, blobs) = (Arc::clone(&self.parts.store), self.parts.blobs.clone());
-        let keep = self.parts.keep_patches;
+        let keep = self.parts.keep_uploads;
         let removal = async move {
             let result = remove(&*store, &blobs, &key, keep).await;
-            Done::PatchGone { key, result }
+            Done::UploadGone { key, result }
         };
         self.under_way.push(removal.boxed());
     }
 
     /// It is removed, or is tried again later.
-    pub(super) fn patch_gone(&mut self, key: Key, result: Result<(), StoreError>) {
+    pub(super) fn upload_gone(&mut self, key: Key, result: Result<(), StoreError>) {
         if let Err(error) = result {
-            tracing::warn!(patch = %key.name, %error, "an uploaded patch could not be removed; it is tried again");
-            self.timers.at(tokio::time::Instant::now() + REMOVE_AGAIN, Timer::Patch(key));
+            tracing::warn!(upload = %key.name, %error, "an upload could not be removed; it is tried again");
+            self.timers.at(tokio::time::Instant::now() + REMOVE_AGAIN, Timer::Upload(key));
         }
     }
 }
 
-fn end(patch: &PatchRecord, keep: Duration) -> Timestamp {
-    let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
-    patch.created.checked_add(keep).unwrap_or(Timestamp::MAX)
+/// What somebody uploaded: a patch, or a work tree.
+struct Upload {
+    place: Blobs,
+    digest: Digest,
+    created: Timestamp,
+}
+
+impl Upload {
+    fn of(object: &Object) -> Option<Self> {
+        match object {
+            Object::Patch(patch) if matches!(patch.place, Blobs::Uploaded(_)) => {
+                Some(Self { place: patch.place.clone(), digest: patch.digest, created: patch.created })
+            }
+            Object::Tree(tree) => {
+                let place = Blobs::Trees(tree.namespace.clone());
+                Some(Self { place, digest: tree.digest, created: tree.created })
+            }
+            Object::Patch(_) | Object::Run(_) | Object::Secrets(_) => None,
+        }
+    }
+
+    fn end(&self, keep: Duration) -> Timestamp {
+        let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
+        self.created.checked_add(keep).unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// Its bytes first, so that what fails in between is found and tried again.
 async fn remove(store: &dyn Store, blobs: &BlobStore, key: &Key, keep: Duration) -> Result<(), StoreError> {
-    let Some(Stored { object: Object::Patch(patch), version }) = store.get(key.clone()).await? else {
+    let Some(Stored { object, version }) = store.get(key.clone()).await? else { return Ok(()) };
+    let Some(upload) = Upload::of(&object).filter(|upload| upload.end(keep) <= Timestamp::now()) else {
         return Ok(());
     };
-    if !matches!(patch.place, Blobs::Uploaded(_)) || end(&patch, keep) > Timestamp::now() {
-        return Ok(());
-    }
-    let removed = blobs.remove_one(&patch.place.place(), &patch.digest).await;
+    let removed = blobs.remove_one(&upload.place.place(), &upload.digest).await;
     removed.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
     match store.delete(key.clone(), version).await {
         // Uploaded once more in this moment: its bytes are gone, and so is the record at the next try.

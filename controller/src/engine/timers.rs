@@ -23,8 +23,8 @@ pub(super) enum Timer {
     Remove(RunKey, RunUid),
     /// A Session may have gone silent.
     Session(SessionId),
-    /// An uploaded patch may have been kept long enough.
-    Patch(Key),
+    /// An uploaded patch or work tree may have been kept long enough.
+    Upload(Key),
     /// The secrets of a finished Run could not be removed.
     Forget(Namespace, RunUid),
 }

@@ -97,7 +97,7 @@ async fn the_newest_finished_runs_are_kept_and_the_others_go_with_their_results(
 
 #[tokio::test]
 async fn an_uploaded_patch_goes_after_its_time() {
-    let mut server = Server::start_flags(&["--keep-patches", "1s"]);
+    let mut server = Server::start_flags(&["--keep-uploads", "1s"]);
     let alice = server.client(ALICE);
     let bytes = bytes::Bytes::from_static(b"diff --git a/x b/x\n");
     let digest = alice.put_patch(&default(), bytes.clone()).await.expect("uploaded");
@@ -112,6 +112,40 @@ async fn an_uploaded_patch_goes_after_its_time() {
     server.restart();
     let alice = server.client(ALICE);
     eventually("it goes", || gone(alice.clone())).await;
+}
+
+#[tokio::test]
+async fn an_uploaded_work_tree_goes_after_its_time_and_takes_nothing_else_along() {
+    let server = Server::start_flags(&["--keep-uploads", "1s"]);
+    let alice = server.client(ALICE);
+    let start_from = |name: &str, digest: Digest| {
+        let commit = "a".repeat(40);
+        let source = format!(r#","source":{{"upload":{{"digest":"{digest}","commit":"{commit}"}}}}"#);
+        run(name, &source)
+    };
+    let pack = alice.put_source(&default(), bytes::Bytes::from_static(b"a pack")).await.expect("uploaded");
+    alice.submit(&default(), &start_from("a", pack)).await.expect("submitted");
+    alice.cancel(&default(), &"a".parse().expect("a name")).await.expect("cancelled");
+    let tried = std::sync::atomic::AtomicUsize::new(0);
+    eventually("it goes", || async {
+        let name = format!("b-{}", tried.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        alice.submit(&default(), &start_from(&name, pack)).await.is_err()
+    })
+    .await;
+
+    // A digest that a patch has is not that of a work tree.
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    let bytes = bytes::Bytes::from_static(b"diff --git a/x b/x\n");
+    let digest = alice.put_patch(&default(), bytes.clone()).await.expect("uploaded");
+    let error = alice.submit(&default(), &start_from("c", digest)).await.expect_err("no work tree");
+    assert!(error.to_string().contains("source.unknown"), "{error}");
+    // And where it is both, the Run that starts from the one does not end the other.
+    assert_eq!(alice.put_source(&default(), bytes.clone()).await.expect("uploaded"), digest);
+    alice.submit(&default(), &start_from("c", digest)).await.expect("submitted");
+    server.client(ADMIN).delete(&default(), &"c".parse().expect("a name")).await.expect("deleted");
+    eventually("the Run goes", || async { names(&alice).await.is_empty() }).await;
+    alice.get_patch(&default(), &digest).await.expect("still there");
 }
 
 #[tokio::test]

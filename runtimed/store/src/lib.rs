@@ -7,6 +7,7 @@
 //! runs/UID/HEX                     a blob of a Run
 //! runs/UID/logs/ATTEMPT/OFFSET     a segment of the log of one of its attempts
 //! patches/NAMESPACE/HEX            a patch that somebody uploaded
+//! trees/NAMESPACE/HEX              a work tree that somebody uploaded
 //! ```
 #![forbid(unsafe_code)]
 
@@ -59,10 +60,16 @@ impl Place {
         Self(Path::from_iter(["runs", uid.as_str()]))
     }
 
-    /// What people uploaded to a namespace.
+    /// Patches that people uploaded to a namespace.
     #[must_use]
-    pub fn uploaded(namespace: &str) -> Self {
+    pub fn patches(namespace: &str) -> Self {
         Self(Path::from_iter(["patches", namespace]))
+    }
+
+    /// Work trees that people uploaded to a namespace.
+    #[must_use]
+    pub fn trees(namespace: &str) -> Self {
+        Self(Path::from_iter(["trees", namespace]))
     }
 }
 

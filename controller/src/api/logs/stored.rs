@@ -41,7 +41,7 @@ impl Stored {
 
     /// A log that there is not.
     pub(super) fn nothing(blobs: &BlobStore) -> Self {
-        let (blobs, place, attempt) = (blobs.clone(), Place::uploaded("none"), AttemptNumber(0));
+        let (blobs, place, attempt) = (blobs.clone(), Place::patches("none"), AttemptNumber(0));
         Self { blobs, place, attempt, parts: Vec::new(), whole: None, at: 0, next: None, waiting: None }
     }
 

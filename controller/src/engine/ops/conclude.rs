@@ -46,7 +46,7 @@ impl State {
                 }
                 self.go_on(key, waiting);
             }
-            Done::PatchGone { key, result } => self.patch_gone(key, result),
+            Done::UploadGone { key, result } => self.upload_gone(key, result),
             Done::Forgot { namespace, uid, result } => self.forgot(namespace, uid, result),
             Done::Removed { key, uid, result } => {
                 let waiting = self.busy.remove(&key).unwrap_or_default();
@@ -112,7 +112,7 @@ impl State {
                 match error {
                     StoreError::Exists(stored) => match stored.object {
                         Object::Run(found) => answer(reply, existing(&record, self.view_of(&found))),
-                        Object::Patch(_) | Object::Secrets(_) => {
+                        Object::Patch(_) | Object::Tree(_) | Object::Secrets(_) => {
                             answer(reply, Err(failed(&StoreError::Missing).into()));
                         }
                     },

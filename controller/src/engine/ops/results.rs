@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use runtimed_api::digest::Digest;
 use runtimed_api::ids::{Namespace, RunUid};
 use runtimed_api::provenance::Envelope;
 use runtimed_api::run::status::Patch;
@@ -11,7 +10,7 @@ use runtimed_api::session::ReportEvent;
 use runtimed_store::{BlobError, BlobStore};
 
 use crate::core::{Blobs, Record, RunKey};
-use crate::store::{Key, Object, PatchRecord, Query, Store, StoreError, Stored};
+use crate::store::{Key, Object, PatchRecord, Store, StoreError, Stored};
 
 /// The Patch that a report tells of.
 pub(super) fn captured(event: &ReportEvent) -> Option<&Patch> {
@@ -70,30 +69,9 @@ pub(super) async fn remove(
         }
     }
     let failed = |error: BlobError| StoreError::Failed(Arc::from(error.to_string()));
-    if let Some(digest) = record.uploaded()
-        && !is_used_by_others(store, record, digest).await?
-    {
-        blobs.remove_one(&Blobs::Uploaded(key.namespace.clone()).place(), digest).await.map_err(failed)?;
-    }
     blobs.remove(&place.place()).await.map_err(failed)?;
     match store.delete(Key::run(key), stored.version).await {
         Err(StoreError::Missing) => Ok(()),
         other => other,
-    }
-}
-
-/// Whether another Run of the namespace starts from the same uploaded work tree.
-async fn is_used_by_others(store: &dyn Store, run: &Record, digest: &Digest) -> Result<bool, StoreError> {
-    let namespace = Some(run.key.namespace.clone());
-    let mut query = Query { namespace, limit: 1000, ..Query::default() };
-    loop {
-        let page = store.list(query.clone()).await?;
-        if page.runs.iter().any(|(other, _)| other.uid != run.uid && other.uploaded() == Some(digest)) {
-            return Ok(true);
-        }
-        match page.next {
-            Some(next) => query.before = Some(next),
-            None => return Ok(false),
-        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::writer::{kind, opaque};
 use super::{Key, Object, Page, Query, StoreError, Stored, Version, failed};
 use crate::core::Record;
-use crate::store::{Kind, PatchRecord, SealedSecrets};
+use crate::store::{Kind, PatchRecord, SealedSecrets, TreeRecord};
 
 /// Runs looked at for one page. A page may hold fewer than asked for, and still say that there are more: a rare label
 /// must not make one request read the whole table.
@@ -75,6 +75,9 @@ fn object(kind: Kind, namespace: &Namespace, name: &str, body: Vec<u8>) -> Resul
         Kind::Run => Object::Run(Arc::new(run_of(&body)?)),
         Kind::Patch => Object::Patch(Arc::new(
             serde_json::from_slice::<PatchRecord>(&body).map_err(|error| unreadable(&error))?,
+        )),
+        Kind::Tree => Object::Tree(Arc::new(
+            serde_json::from_slice::<TreeRecord>(&body).map_err(|error| unreadable(&error))?,
         )),
         Kind::Secrets => Object::Secrets(Arc::new(SealedSecrets {
             namespace: namespace.clone(),

@@ -40,6 +40,7 @@ impl Row {
                 serde_json::to_vec(record.as_ref()),
             ),
             Object::Patch(patch) => (None, None, serde_json::to_vec(patch.as_ref())),
+            Object::Tree(tree) => (None, None, serde_json::to_vec(tree.as_ref())),
             Object::Secrets(secrets) => (None, None, Ok(secrets.sealed.clone())),
         };
         let body = body.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
@@ -242,6 +243,7 @@ pub(super) fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Run => "run",
         Kind::Patch => "patch",
+        Kind::Tree => "tree",
         Kind::Secrets => "secrets",
     }
 }
