@@ -60,7 +60,6 @@ fn check_and_apply() {
             let checked =
                 check(&repo, old, &[parsed], &permissive(), Enforce::All, &limits).expect("it applies");
             assert_eq!(checked.tree, new);
-            checked.persist(&repo).expect("stored");
             let changed = update(&repo, git.path(), &git.join(".git/runtimed-patch"), old, new);
             assert_eq!(changed.expect("updated"), CHANGED);
         }));

@@ -26,7 +26,7 @@ pub struct Checked {
 
 impl Checked {
     /// Writes the resulting blobs and trees to the repository's files, as one pack. Until then they are only in the
-    /// memory of the handle that was given to [`check`].
+    /// memory of the handle that was given to [`check`]. Where they are many its configuration is told to pack without deltas.
     ///
     /// # Errors
     /// The repository cannot be written.

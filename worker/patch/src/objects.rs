@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io::Write as _};
 
-use git2::{ObjectType, Odb, Oid, Repository};
+use git2::{ConfigLevel, ObjectType, Odb, Oid, Repository};
 
 /// Reads from a repository, writes to memory. The repository's handle sees the new objects as long as it lives;
 /// its files do not change.
@@ -50,10 +50,18 @@ impl<'r> Objects<'r> {
     }
 }
 
+/// Objects among which deltas are looked for.
+const FEW: usize = 32;
+
 /// Writes objects that so far are only in memory to the repository's files, as one pack.
 pub(crate) fn persist(repo: &Repository, ids: &[Oid]) -> Result<(), git2::Error> {
     if ids.is_empty() {
         return Ok(());
+    }
+    if ids.len() > FEW {
+        // Looking for deltas takes longer than all the rest, and gains nothing in a store that is read once. This is the only
+        // setting by which libgit2 lets it be.
+        repo.config()?.open_level(ConfigLevel::Local)?.set_i64("pack.deltaCacheSize", 1)?;
     }
     let mut builder = repo.packbuilder()?;
     builder.set_threads(1);

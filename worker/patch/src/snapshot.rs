@@ -34,6 +34,14 @@ pub(crate) struct Time {
     pub(crate) nanoseconds: u64,
 }
 
+impl Time {
+    /// What is written from here on has this time or a later one: the coarse clock is the one that stamps files.
+    pub(crate) fn now() -> Self {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        Self { seconds: now.tv_sec, nanoseconds: u64::try_from(now.tv_nsec).unwrap_or_default() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) path: GitPath,
@@ -74,10 +82,7 @@ impl Snapshot {
     /// A snapshot of files that were just written, all of them before this call.
     pub(crate) fn now(tree: TreeId, mut files: Vec<Known>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        // The coarse clock is the one that stamps files: what is written from here on has this time or a later one.
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        let taken = Time { seconds: now.tv_sec, nanoseconds: u64::try_from(now.tv_nsec).unwrap_or_default() };
-        Self { tree, taken, files }
+        Self { tree, taken: Time::now(), files }
     }
 
     /// A snapshot that knows the contents of `tree` and nothing of the files, so that a capture reads all of them.

@@ -31,7 +31,7 @@ mod place;
 mod tests;
 
 use journal::{Journal, Operation};
-use place::Place;
+use place::{Before, Place};
 
 /// Why a work tree was not changed, or not to the end.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +100,10 @@ pub fn update(
     for operation in &operations {
         operation.path.judge()?;
     }
-    session.verify(&operations)?;
+    let before = session.verify(&operations)?;
     session.stage(repo, &operations)?;
     session.decide(&operations)?;
-    session.execute(&operations)?;
+    session.execute(&operations, &before)?;
     Ok(operations.len())
 }
 
@@ -168,7 +168,7 @@ impl Session {
         let found = match std::fs::read(self.journal()) {
             Ok(bytes) => {
                 let journal = Journal::decode(&bytes).ok_or_else(|| UpdateError::Journal(self.journal()))?;
-                self.execute(&journal.operations)?;
+                self.execute(&journal.operations, &[])?;
                 return Ok(Recovery::Completed);
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.failed(error)),
@@ -180,15 +180,14 @@ impl Session {
     }
 
     /// Every file must be as before, so that nothing of anybody else's is lost.
-    fn verify(&self, operations: &[Operation]) -> Result<(), UpdateError> {
+    fn verify(&self, operations: &[Operation]) -> Result<Vec<Before>, UpdateError> {
         let going = operations.iter().filter(|operation| operation.new.is_none());
         let going = going.map(|operation| operation.path.clone()).collect();
-        for operation in operations {
-            if !self.place.is_as_before(operation, &going)? {
-                return Err(UpdateError::NotClean { path: operation.path.clone(), started: false });
-            }
-        }
-        Ok(())
+        let before = |operation: &Operation| {
+            let not_clean = || UpdateError::NotClean { path: operation.path.clone(), started: false };
+            self.place.as_before(operation, &going)?.ok_or_else(not_clean)
+        };
+        operations.iter().map(before).collect()
     }
 
     fn stage(&self, repo: &Repository, operations: &[Operation]) -> Result<(), UpdateError> {
@@ -220,11 +219,14 @@ impl Session {
         Ok(())
     }
 
-    /// Removals first: what is gone may be where a new directory goes.
-    fn execute(&self, operations: &[Operation]) -> Result<(), UpdateError> {
-        for operation in operations.iter().filter(|operation| operation.new.is_none()) {
-            self.place.remove(operation)?;
-            crash::point();
+    /// Removals first: what is gone may be where a new directory goes. `before` is what was seen of each path, if it was.
+    fn execute(&self, operations: &[Operation], before: &[Before]) -> Result<(), UpdateError> {
+        let before = |number: usize| before.get(number).copied().unwrap_or(Before::UNSEEN);
+        for (number, operation) in operations.iter().enumerate() {
+            if operation.new.is_none() {
+                self.place.remove(operation, before(number))?;
+                crash::point();
+            }
         }
         let staged = match open_path(&self.staged()) {
             // It goes only after everything in it has found its place.
@@ -233,7 +235,7 @@ impl Session {
         };
         for (number, operation) in operations.iter().enumerate() {
             if operation.new.is_some() {
-                self.place.put(operation, &staged, number.to_string().as_bytes())?;
+                self.place.put(operation, before(number), &staged, number.to_string().as_bytes())?;
                 crash::point();
             }
         }

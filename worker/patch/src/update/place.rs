@@ -24,54 +24,90 @@ use super::{UpdateError, journal::Operation};
 use crate::{
     git_path::GitPath,
     objects::Objects,
+    snapshot::{FileStat, Time},
     tree::{Entry, Mode},
 };
 
 pub(super) struct Place {
     root: OwnedFd,
+    /// What was changed before this cannot be changed again and look the same.
+    since: Time,
+}
+
+/// What was seen of a path that was as expected: if the kernel still tells the same of it, it need not be read again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before(Option<FileStat>);
+
+impl Before {
+    /// Of a path that was not looked at in this life of the process.
+    pub(super) const UNSEEN: Self = Self(None);
+
+    fn still(self, parent: &OwnedFd, name: &[u8]) -> bool {
+        self.0.is_some_and(|before| {
+            statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| FileStat::of(&stat) == before)
+        })
+    }
+}
+
+/// The directory of a path.
+enum Parent {
+    Open(OwnedFd),
+    Missing,
+    /// A file or a symlink is on the way.
+    Blocked,
 }
 
 /// What is at a path.
 enum Found {
     Nothing,
     Directory,
-    Entry(Entry),
+    /// With what the kernel told of it before it was read.
+    Entry(Entry, FileStat),
     /// A symlink is a directory of the path, or something that git does not know is at its end.
     Blocked,
 }
 
 impl Place {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root }
+        Self { root, since: Time::now() }
     }
 
-    /// Whether the path is what the operation expects. A new path may be where something `going` still is.
-    pub(super) fn is_as_before(
+    /// What is at the path, if it is what the operation expects. A new path may be where something `going` still is.
+    pub(super) fn as_before(
         &self,
         operation: &Operation,
         going: &BTreeSet<GitPath>,
-    ) -> Result<bool, UpdateError> {
+    ) -> Result<Option<Before>, UpdateError> {
         let path = &operation.path;
-        match (self.found(path)?, operation.old) {
-            (Found::Entry(entry), Some(old)) => Ok(entry == old),
-            (Found::Nothing, None) => Ok(true),
-            (Found::Directory, None) => self.holds_only(path, going),
-            (Found::Blocked, None) => Ok(parents(path).any(|parent| going.contains(&GitPath::new(parent)))),
-            _ => Ok(false),
-        }
+        let free = |is: bool| is.then_some(Before(None));
+        Ok(match (self.found(path)?, operation.old) {
+            (Found::Entry(entry, stat), Some(old)) => {
+                (entry == old).then(|| Before((stat.changed < self.since).then_some(stat)))
+            }
+            (Found::Nothing, None) => Some(Before(None)),
+            (Found::Directory, None) => free(self.holds_only(path, going)?),
+            (Found::Blocked, None) => free(parents(path).any(|parent| going.contains(&GitPath::new(parent)))),
+            _ => None,
+        })
     }
 
     /// Removes a file, and the directories that it leaves empty. It may be gone already.
-    pub(super) fn remove(&self, operation: &Operation) -> Result<(), UpdateError> {
+    pub(super) fn remove(&self, operation: &Operation, before: Before) -> Result<(), UpdateError> {
         let path = &operation.path;
-        match self.found(path)? {
-            // Where it was, a new directory may be already.
-            Found::Nothing | Found::Blocked | Found::Directory => {}
-            Found::Entry(entry) if Some(entry) == operation.old => {
-                let parent = self.open(parent(path)).map_err(|error| failed(path, error))?;
-                unlinkat(&parent, name(path), AtFlags::empty()).map_err(|error| failed(path, error))?;
-            }
-            _ => return Err(UpdateError::NotClean { path: path.clone(), started: true }),
+        let remove = |parent: &OwnedFd| {
+            unlinkat(parent, name(path), AtFlags::empty()).map_err(|error| failed(path, error))
+        };
+        match self.parent(path)? {
+            Parent::Open(parent) if before.still(&parent, name(path)) => remove(&parent)?,
+            Parent::Open(parent) => match self.found(path)? {
+                // Where it was, a new directory may be already.
+                Found::Nothing | Found::Blocked | Found::Directory => {}
+                Found::Entry(entry, _) if Some(entry) == operation.old => remove(&parent)?,
+                Found::Entry(..) => {
+                    return Err(UpdateError::NotClean { path: path.clone(), started: true });
+                }
+            },
+            Parent::Missing | Parent::Blocked => {}
         }
         for directory in parents(path) {
             let above = Path::new(OsStr::from_bytes(directory)).parent().unwrap_or(Path::new(""));
@@ -92,6 +128,7 @@ impl Place {
     pub(super) fn put(
         &self,
         operation: &Operation,
+        before: Before,
         staged: &OwnedFd,
         number: &[u8],
     ) -> Result<(), UpdateError> {
@@ -99,15 +136,17 @@ impl Place {
         if matches!(statat(staged, number, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)) {
             return Ok(());
         }
-        let clean = match (self.found(path)?, operation.old) {
-            (Found::Entry(entry), Some(old)) => entry == old,
-            (Found::Nothing, _) => true,
-            _ => false,
+        let not_clean = || UpdateError::NotClean { path: path.clone(), started: true };
+        let parent = match self.parent(path)? {
+            Parent::Open(open) if before.still(&open, name(path)) => open,
+            Parent::Open(open) => match (self.found(path)?, operation.old) {
+                (Found::Entry(entry, _), Some(old)) if entry == old => open,
+                (Found::Nothing, _) => open,
+                _ => return Err(not_clean()),
+            },
+            Parent::Missing => self.make(parent(path)).map_err(|error| failed(path, error))?,
+            Parent::Blocked => return Err(not_clean()),
         };
-        if !clean {
-            return Err(UpdateError::NotClean { path: path.clone(), started: true });
-        }
-        let parent = self.make(parent(path)).map_err(|error| failed(path, error))?;
         renameat(staged, number, parent, name(path)).map_err(|error| failed(path, error))
     }
 
@@ -121,7 +160,7 @@ impl Place {
         objects: &Objects<'_>,
     ) -> Result<Option<Entry>, UpdateError> {
         match self.look(path, |content| objects.write(ObjectType::Blob, content))? {
-            Found::Entry(entry) => Ok(Some(entry)),
+            Found::Entry(entry, _) => Ok(Some(entry)),
             Found::Nothing => Ok(None),
             Found::Directory | Found::Blocked => {
                 Err(UpdateError::NotClean { path: path.clone(), started: false })
@@ -138,11 +177,10 @@ impl Place {
         path: &GitPath,
         id: impl FnOnce(&[u8]) -> Result<Oid, git2::Error>,
     ) -> Result<Found, UpdateError> {
-        let parent = match self.open(parent(path)) {
-            Ok(parent) => parent,
-            Err(Errno::NOENT) => return Ok(Found::Nothing),
-            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(Found::Blocked),
-            Err(error) => return Err(failed(path, error)),
+        let parent = match self.parent(path)? {
+            Parent::Open(parent) => parent,
+            Parent::Missing => return Ok(Found::Nothing),
+            Parent::Blocked => return Ok(Found::Blocked),
         };
         let stat = match statat(&parent, name(path), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -164,7 +202,16 @@ impl Place {
             _ => return Ok(Found::Blocked),
         };
         let Some(content) = content else { return Ok(Found::Blocked) };
-        Ok(Found::Entry(Entry { mode, id: id(&content)? }))
+        Ok(Found::Entry(Entry { mode, id: id(&content)? }, FileStat::of(&stat)))
+    }
+
+    fn parent(&self, path: &GitPath) -> Result<Parent, UpdateError> {
+        match self.open(parent(path)) {
+            Ok(parent) => Ok(Parent::Open(parent)),
+            Err(Errno::NOENT) => Ok(Parent::Missing),
+            Err(Errno::LOOP | Errno::NOTDIR) => Ok(Parent::Blocked),
+            Err(error) => Err(failed(path, error)),
+        }
     }
 
     /// Whether a directory holds nothing but what is going, so that it will be gone as well.

@@ -101,7 +101,7 @@ impl Onto {
     /// Changes the files of the patches, and leaves the index as it is. A file that is not as it was checked is not touched,
     /// and then none is.
     pub(super) fn apply(&self, change: &Change, output: &Output) -> Result<(), Failure> {
-        change.checked.persist(&self.repository).map_err(|error| git(&error))?;
+        // New contents are in the memory of this handle, which is enough: the index does not name them.
         let (repository, to) = (&self.repository, change.checked.tree);
         let changed = update(repository, &self.work_tree, &self.state(), change.from, to);
         let changed = changed.map_err(|error| of_update(&error))?;
