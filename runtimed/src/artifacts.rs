@@ -171,7 +171,9 @@ impl Collector<'_> {
                     self.total += size;
                     let content_type = content_type(&path, text).to_owned();
                     self.names.insert(path.clone());
-                    self.manifest.files.push(Artifact { path, digest, size, content_type, redacted });
+                    let executable = meta.mode & 0o100 != 0;
+                    let artifact = Artifact { path, digest, size, content_type, executable, redacted };
+                    self.manifest.files.push(artifact);
                 }
                 Copied::Enough => {}
                 Copied::Secret => {

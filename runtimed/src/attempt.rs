@@ -15,6 +15,7 @@ mod clock;
 mod collect;
 mod conversation;
 mod cpu;
+mod given;
 mod intent;
 mod prior;
 mod rotation;

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use runtimed_api::duration::Span;
+use runtimed_api::https_url::proxy_port;
 use runtimed_api::ids::{DaemonName, RuntimeName, SecretName};
 use runtimed_api::quantity::Bytes;
 use runtimed_api::runtime::{Ceiling, Defaults, PatchPolicy};
@@ -19,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use layers::{Effective, Overlay};
 
 use crate::logs::Overflow;
-use crate::proxy;
 
 /// The whole configuration. Unknown keys are errors.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -489,7 +489,7 @@ impl Config {
             }
         }
         if let Some(url) = &self.proxy.url
-            && !proxy::is_plain(url)
+            && proxy_port(url).is_none()
         {
             return Err("[proxy] url: it is written \"http://host:port\", without a login".to_owned());
         }

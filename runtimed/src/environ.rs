@@ -23,6 +23,8 @@ pub struct Places {
     pub artifacts: PathBuf,
     /// The directory of its outputs.
     pub outputs: PathBuf,
+    /// What it is given to read, if anything.
+    pub given: PathBuf,
 }
 
 impl Places {
@@ -35,6 +37,7 @@ impl Places {
             workspace: inside::WORKSPACE.into(),
             artifacts: inside::ARTIFACTS.into(),
             outputs: inside::OUTPUTS_DIR.into(),
+            given: inside::GIVEN.into(),
         }
     }
 
@@ -47,18 +50,20 @@ impl Places {
             workspace: workspace.join(layout::WORKSPACE),
             artifacts: workspace.join(layout::ARTIFACTS),
             outputs: home.join(layout::OUTPUTS_DIR),
+            given: workspace.join(layout::GIVEN),
         }
     }
 }
 
-/// The whole environment but for secrets. Later sources win: ours of the place, the operator's, the Run's; what says
-/// where things are is set last, for a Run that moved it would only deceive itself.
+/// The whole environment but for secrets. Later sources win: ours of the place, those of the way `out`, the operator's, the
+/// Run's; what says where things are is set last, for a Run that moved it would only deceive itself.
 #[must_use]
 pub fn environment(
     attempt: &AttemptKey,
     places: &Places,
     settings: &RunSettings,
     network: &Network,
+    out: BTreeMap<String, String>,
     of_the_daemon: &BTreeMap<String, String>,
     of_the_run: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
@@ -77,6 +82,7 @@ pub fn environment(
         // UDP is closed: the resolver asks over TCP.
         env.insert("RES_OPTIONS".to_owned(), "use-vc".to_owned());
     }
+    env.extend(out);
     for name in &settings.pass_env {
         if let Some(value) = of_the_daemon.get(name) {
             env.insert(name.clone(), value.clone());
@@ -124,12 +130,18 @@ mod tests {
             BTreeMap::from([("PATH".to_owned(), "/bin".to_owned()), ("TOKEN".to_owned(), "x".to_owned())]);
         let run =
             BTreeMap::from([("HOME".to_owned(), "/elsewhere".to_owned()), ("A".to_owned(), "b".to_owned())]);
-        let mut env =
-            environment(&attempt, &places, &RunSettings::default(), &Network::default(), &daemon, &run);
+        let settings = RunSettings {
+            env: BTreeMap::from([("HTTPS_PROXY".to_owned(), "http://operators".to_owned())]),
+            ..RunSettings::default()
+        };
+        let out = ["HTTPS_PROXY", "NO_PROXY"].map(|name| (name.to_owned(), "ours".to_owned())).into();
+        let mut env = environment(&attempt, &places, &settings, &Network::default(), out, &daemon, &run);
         add_aliases(&mut env, &BTreeMap::from([("ORKA_WORKSPACE".to_owned(), names::WORKSPACE.to_owned())]));
         assert_eq!(env["HOME"], "/h/h");
         assert_eq!(env["A"], "b");
         assert_eq!(env["PATH"], "/bin");
+        assert_eq!(env["HTTPS_PROXY"], "http://operators");
+        assert_eq!(env["NO_PROXY"], "ours");
         assert_eq!(env["ORKA_WORKSPACE"], "/w/w");
         assert!(!env.contains_key("TOKEN"), "the daemon's own environment is not handed on");
     }

@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod inline;
+mod inputs;
 mod refusal;
 mod unsupported;
 
@@ -22,6 +23,7 @@ use runtimed_patch as patch;
 
 use self::refusal::{checkout_failure, refused};
 use crate::failure::{Failure, storage};
+use crate::fetch::archive;
 use crate::fetch::store::{self, git_failure};
 use crate::report::{Applied, Content};
 
@@ -41,6 +43,10 @@ pub(crate) fn apply(
         (_, Some(Content::Commit(commit))) => commit_tree(&store, commit)?,
         (_, Some(Content::Tree(tree))) => patch::TreeId::new(object_id(tree)?),
         (Source::Inline(inline), None) => inline::tree(&store, inline)?,
+        (Source::UploadedArchive(path), None) => {
+            let file = File::open(path).map_err(|error| storage("open the archive", &error))?;
+            archive::tree(&store, file)?
+        }
         (Source::Artifacts(artifacts), None) => artifacts::tree(&store, artifacts)?,
         (Source::Upload(upload), None) => {
             store::unpack(&store, Path::new(&upload.path))?;
@@ -49,6 +55,7 @@ pub(crate) fn apply(
         (Source::Empty | Source::Git(_) | Source::Archive(_), None) => patch::TreeId::empty(),
     };
     let tree = patched(&store, source, assign, patches)?;
+    inputs::place(assign)?;
     let workspace = Path::new(&assign.trees.workspace).join(layout::WORKSPACE);
     let making = |error: std::io::Error| storage("make the workspace", &error);
     let stage = patch::Stage::new(&workspace).map_err(making)?;

@@ -2,7 +2,7 @@
 //!
 //! It runs in a child of its own, whose policy has the network and the credential, and nothing of the Run.
 
-mod archive;
+pub(crate) mod archive;
 mod carrier;
 mod credential;
 mod download;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use git2::Oid;
 use runtimed_api::git_url::GitUrl;
-use runtimed_api::https_url::HttpsUrl;
+use runtimed_api::https_url::{self, HttpsUrl};
 use runtimed_api::ids::TreeId;
 use runtimed_api::link::{Assign, Source};
 use runtimed_api::problem::Code;
@@ -59,7 +59,11 @@ pub(crate) fn place(assign: &Assign) -> Result<Option<Place>, Failure> {
         None => Ok(Place::Https(url.port())),
     };
     Ok(Some(match &assign.source {
-        Source::Empty | Source::Inline(_) | Source::Artifacts(_) | Source::Upload(_) => return Ok(None),
+        Source::Empty
+        | Source::Inline(_)
+        | Source::UploadedArchive(_)
+        | Source::Artifacts(_)
+        | Source::Upload(_) => return Ok(None),
         Source::Archive(archive) => https(&archive_url(archive)?)?,
         Source::Git(git) => match git_url(git)? {
             GitUrl::Local(path) => Place::Local(path.into()),
@@ -83,7 +87,11 @@ pub(crate) fn fetch(assign: &Assign, given: &Given) -> Result<Fetched, Failure> 
     let content = match &assign.source {
         Source::Git(source) => Content::Commit(commit(assign, source, given)?),
         Source::Archive(source) => Content::Tree(archive(assign, source, given)?),
-        Source::Empty | Source::Inline(_) | Source::Artifacts(_) | Source::Upload(_) => {
+        Source::Empty
+        | Source::Inline(_)
+        | Source::UploadedArchive(_)
+        | Source::Artifacts(_)
+        | Source::Upload(_) => {
             return Err(Failure::fault(Code::WorkerFailed, "there is nothing to fetch"));
         }
     };
@@ -176,7 +184,7 @@ fn git_url(source: &GitSource) -> Result<GitUrl, Failure> {
 }
 
 fn archive_url(source: &ArchiveSource) -> Result<HttpsUrl, Failure> {
-    HttpsUrl::parse(&source.url).ok_or_else(|| {
+    source.url.as_deref().and_then(HttpsUrl::parse).ok_or_else(|| {
         let message = "not an https URL without user, query and fragment";
         Failure::refused(Rule::SOURCE_URL, "spec.source.archive.url", message)
     })
@@ -184,13 +192,10 @@ fn archive_url(source: &ArchiveSource) -> Result<HttpsUrl, Failure> {
 
 /// The port of a proxy that is written `http://host:port`.
 fn proxy_port(proxy: &str) -> Result<u16, Failure> {
-    let rest = proxy.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-    let url = rest.and_then(|rest| HttpsUrl::parse(&format!("https://{rest}")));
-    url.map(|url| if url.place().ends_with(&format!(":{}", url.port())) { url.port() } else { 80 })
-        .ok_or_else(|| {
-            let message = "the proxy is not written http://host:port";
-            Failure::fault(Code::SourceUnreachable, message).lasting().hint("correct [proxy] url")
-        })
+    https_url::proxy_port(proxy).ok_or_else(|| {
+        let message = "the proxy is not written http://host:port";
+        Failure::fault(Code::SourceUnreachable, message).lasting().hint("correct [proxy] url")
+    })
 }
 
 /// Bytes of a bundle of certificates.

@@ -127,9 +127,10 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
     // The directory, for a file is replaced when its secret rotates. Only the daemon writes there, so that a scrub
     // knows all that it has to find.
     read.extend(staged.then(|| in_tmp(layout::STAGED)));
-    let execute: Vec<PathBuf> = confinement.read.iter().map(PathBuf::from).collect();
+    let mut execute: Vec<PathBuf> = confinement.read.iter().map(PathBuf::from).collect();
     // A mount that is listed is granted for itself, and so may lie inside another grant.
     let mounts = CONTAINER_MOUNTS.iter().map(PathBuf::from).chain(execute.iter().cloned()).collect();
+    execute.extend(confinement.given.then(|| in_workspace(trees, layout::GIVEN)));
     Policy {
         profile: sandbox_profile(confinement.profile),
         read,
@@ -138,7 +139,7 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
         devices: existing(COMMON_DEVICES).chain(devices).collect(),
         proc_files: existing(HARMLESS_PROC).chain(proc_files).collect(),
         network: network(&confinement.network),
-        view: own_view.then(|| view(trees, staged, confinement.own_proc)),
+        view: own_view.then(|| view(trees, staged, confinement)),
         watch: confinement.watch,
         limits: Rlimits {
             nofile: confinement.open_files,
@@ -160,7 +161,7 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
 }
 
 /// What the command sees beside the image: its own directories, where programs look for them.
-fn view(trees: &Trees, staged: bool, own_proc: bool) -> View {
+fn view(trees: &Trees, staged: bool, confinement: &Confinement) -> View {
     let shown = [
         (&trees.tmp, layout::TMP, inside::TMP),
         (&trees.tmp, layout::SHARED_MEMORY, inside::SHARED_MEMORY),
@@ -170,11 +171,13 @@ fn view(trees: &Trees, staged: bool, own_proc: bool) -> View {
         (&trees.workspace, layout::ARTIFACTS, inside::ARTIFACTS),
     ];
     let staged = staged.then_some((&trees.tmp, layout::STAGED, inside::STAGED));
+    let given = confinement.given.then_some((&trees.workspace, layout::GIVEN, inside::GIVEN));
     let show = |(tree, name, inside): (&String, &str, &str)| Shown {
         inside: inside.into(),
         outside: Path::new(tree).join(name),
     };
-    View { shown: shown.into_iter().chain(staged).map(show).collect(), own_proc }
+    let shown = shown.into_iter().chain(staged).chain(given).map(show).collect();
+    View { shown, own_proc: confinement.own_proc }
 }
 
 fn phase(profile: wire::Profile) -> Policy {

@@ -79,7 +79,7 @@ fn read_form(form: Result<Query<Form>, axum::extract::rejection::QueryRejection>
     Ok((Which { attempt: form.attempt }, tar))
 }
 
-/// The manifest of the Run whose artifacts are the source of the attempt that asks, with its lease token.
+/// The manifest of a Run whose artifacts the attempt that asks starts from or reads, with its lease token.
 pub(super) async fn leased_manifest(
     State(app): Shared,
     Path(name): Path<String>,
@@ -102,13 +102,15 @@ pub(super) async fn leased_file(
     send(&app, &place, &digest, "application/octet-stream", &headers).await
 }
 
-/// The Run of this name, in the namespace of the attempt that asks, if that attempt's Run names it as its source.
+/// The Run of this name, in the namespace of the attempt that asks, if that attempt's Run names it as its source or as an
+/// input.
 async fn source_of(app: &App, headers: &HeaderMap, name: &str) -> Answer<RunKey> {
     let asking = attempt(app, headers).await?;
     let name = name.parse()?;
-    let named = asking.spec.source.as_ref().and_then(|source| source.artifacts.as_ref());
-    if named.is_none_or(|artifacts| artifacts.run != name) {
-        let message = format!("the Run {} does not name the artifacts of {name} as its source", asking.key);
+    let source = asking.spec.source.as_ref().and_then(|source| source.artifacts.as_ref());
+    let named = source.map(|artifacts| &artifacts.run);
+    if !named.into_iter().chain(asking.spec.inputs.iter().map(|input| &input.run)).any(|run| *run == name) {
+        let message = format!("the Run {} does not name the artifacts of {name}", asking.key);
         return Err(Failure(Problem::new(Code::Forbidden, message)));
     }
     Ok(RunKey { namespace: asking.key.namespace.clone(), name })

@@ -1,4 +1,4 @@
-//! Work trees that people upload, for Runs that start from them.
+//! Work trees and archives that people upload, for Runs that start from them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,6 @@ use runtimed_api::ids::Namespace;
 use runtimed_api::problem::Problem;
 use runtimed_api::rule::{Refusal, Rule};
 use runtimed_api::run::Run;
-use runtimed_api::run::source::SourceKind;
 use runtimed_api::tokens::Role;
 use runtimed_store::BlobError;
 
@@ -20,10 +19,10 @@ use crate::auth::allow;
 use crate::core::Blobs;
 use crate::store::{Object, StoreError, TreeRecord};
 
-/// The largest pack that may be uploaded, in bytes.
+/// The largest source that may be uploaded, in bytes.
 const MAX_PACK: u64 = 64 * 1024 * 1024;
 
-/// Uploads a work tree. Its bytes are read where they are used, by a confined process.
+/// Uploads a work tree or an archive. Its bytes are read where they are used, by a confined process.
 pub(super) async fn upload(
     State(app): Shared,
     Path(path): Path<(String, String)>,
@@ -48,16 +47,16 @@ pub(super) async fn upload(
     }
 }
 
-/// Refuses a Run whose uploaded work tree is not there.
+/// Refuses a Run whose uploaded source is not there.
 pub(super) async fn check(app: &App, namespace: &Namespace, run: &Run) -> Answer<()> {
-    let source = run.spec.source.as_ref().and_then(|source| source.kind());
-    let Some(SourceKind::Upload(upload)) = source else { return Ok(()) };
-    match app.blobs.size(&Blobs::Trees(namespace.clone()).place(), &upload.digest).await {
+    let uploaded = run.spec.source.as_ref().and_then(|source| source.uploaded());
+    let Some(digest) = uploaded else { return Ok(()) };
+    match app.blobs.size(&Blobs::Trees(namespace.clone()).place(), digest).await {
         Ok(_) => Ok(()),
         Err(BlobError::Missing) => {
-            let message = format!("namespace {namespace} has no uploaded work tree {}", upload.digest);
-            let refusal = Refusal::new(Rule::SOURCE_UNKNOWN, "spec.source.upload.digest", message);
-            let refusal = refusal.hint("send it again with `runtimectl run --here`");
+            let message = format!("namespace {namespace} has no upload {digest}");
+            let refusal = Refusal::new(Rule::SOURCE_UNKNOWN, "spec.source", message);
+            let refusal = refusal.hint("send it again: `runtimectl run` does with --here and --archive");
             Err(Failure(Problem::refused(vec![refusal])))
         }
         Err(error) => Err(error.into()),

@@ -10,7 +10,6 @@ use runtimed_api::ids::{
     AttemptKey, AttemptNumber, DaemonName, Fence, Namespace, RunName, RunUid, RuntimeName,
 };
 use runtimed_api::provenance::Envelope;
-use runtimed_api::run::source::SourceKind;
 use runtimed_api::run::spec::RunSpec;
 use runtimed_api::run::status::{Phase, RunStatus};
 use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
@@ -231,13 +230,10 @@ impl Record {
         }
     }
 
-    /// The uploaded work tree that it starts from.
+    /// What was uploaded for it to start from.
     #[must_use]
     pub fn uploaded(&self) -> Option<&Digest> {
-        match self.spec.source.as_ref()?.kind()? {
-            SourceKind::Upload(upload) => Some(&upload.digest),
-            _ => None,
-        }
+        self.spec.source.as_ref()?.uploaded()
     }
 
     /// What follows from its state.

@@ -52,6 +52,7 @@ async fn results_are_there_when_the_daemon_is_gone() {
             digest: file,
             size: 13,
             content_type: "text/html".to_owned(),
+            executable: false,
             redacted: false,
         }],
         skipped: Vec::new(),
@@ -166,5 +167,54 @@ async fn prior_patches_are_resolved_in_their_own_namespace() {
         let over = admin.get(&team, &name).await.expect("there");
         assert_eq!(phase(&over), Phase::Refused);
         assert_eq!(status(&over).refusals.first().map(|refusal| refusal.rule), Some(Rule::PATCH_UNKNOWN));
+    }
+}
+
+#[tokio::test]
+async fn artifacts_are_given_to_the_attempts_that_name_them_in_their_own_namespace() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    let name = "made".parse().expect("a name");
+    alice.submit(&default(), &run("made", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    let file = put(&daemon, &lease, b"text").await;
+    let content_type = "text/plain".to_owned();
+    let artifact = Artifact {
+        path: "a".to_owned(),
+        digest: file,
+        size: 4,
+        content_type,
+        executable: false,
+        redacted: false,
+    };
+    let manifest = Manifest { files: vec![artifact], skipped: Vec::new() };
+    let text: &'static [u8] = serde_json::to_vec(&manifest).expect("JSON").leak();
+    let listed = put(&daemon, &lease, text).await;
+    let artifacts = ArtifactSummary { manifest: listed, count: 1, bytes: 4, skipped: 0 };
+    let result = AttemptResult { artifacts: Some(artifacts), ..completed(0) };
+    daemon.report(vec![finished(&lease, 1, result)]).await;
+    until_over(&alice, "made").await;
+
+    let admin = server.client(crate::harness::ADMIN);
+    let team: runtimed_api::ids::Namespace = "team-b".parse().expect("a namespace");
+    let (source, input) = (r#","source":{"artifacts":{"run":"made"}}"#, r#","inputs":[{"run":"made"}]"#);
+    for (namespace, at, extra, refused) in [
+        (default(), "source", source, None),
+        (default(), "input", input, None),
+        (default(), "neither", "", Some(Code::Forbidden)),
+        (team.clone(), "source", source, Some(Code::NotFound)),
+        (team, "input", input, Some(Code::NotFound)),
+    ] {
+        admin.submit(&namespace, &run(at, extra)).await.expect("submitted");
+        let lease = daemon.lease().await;
+        let got = daemon.client.get_artifacts(&name, &lease.token).await;
+        match refused {
+            None => assert_eq!(got.expect("given"), manifest, "{at}"),
+            Some(code) => assert_eq!(got.expect_err("refused").code(), Some(code), "{namespace} {at}"),
+        }
+        let bytes = daemon.client.get_artifact(&name, &file, &lease.token, 4).await;
+        assert_eq!(bytes.err().and_then(|error| error.code()), refused, "{namespace} {at}");
+        daemon.complete(&lease, 0).await;
     }
 }

@@ -6,6 +6,8 @@ pub const WORKSPACE: &str = "RUNTIMED_WORKSPACE";
 pub const ARTIFACTS_DIR: &str = "RUNTIMED_ARTIFACTS_DIR";
 /// A file; `KEY=VALUE` and `KEY<<EOF` lines become outputs.
 pub const OUTPUTS: &str = "RUNTIMED_OUTPUTS";
+/// A directory that has, for each Run of `inputs`, a directory of its name with its artifacts; only where there are such.
+pub const INPUTS_DIR: &str = "RUNTIMED_INPUTS_DIR";
 /// The Run's namespace.
 pub const NAMESPACE: &str = "RUNTIMED_NAMESPACE";
 /// The Run's name.

@@ -62,6 +62,14 @@ impl HttpsUrl {
     }
 }
 
+/// The TCP port of a proxy that is written `http://host[:port]`, with nothing else in it; `None` if it is not.
+#[must_use]
+pub fn proxy_port(url: &str) -> Option<u16> {
+    let place = url.strip_prefix("http://")?.trim_end_matches('/');
+    let (_, port) = host_and_port(place)?;
+    Some(port.unwrap_or(80))
+}
+
 /// The host in lower case, an IPv6 address in its brackets, and the port, of `host[:port]`.
 pub(crate) fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {

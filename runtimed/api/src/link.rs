@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::enforcement::{Enforcement, Profile, Tier};
-use crate::ids::{AttemptKey, BuildId, TreeId};
+use crate::ids::{AttemptKey, BuildId, RunName, TreeId};
 use crate::problem::Problem;
 use crate::rule::Refusal;
 use crate::run::limits::LimitName;
@@ -129,6 +129,9 @@ pub struct Assign {
     pub patches: Vec<PriorPatch>,
     /// How they are judged.
     pub patch_policy: PatchPolicy,
+    /// Earlier Runs' artifacts that the command may read.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
     /// How the command is confined.
     pub confinement: Confinement,
     /// Where the fetch finds certificate authorities; the system's without it.
@@ -174,6 +177,12 @@ pub mod layout {
     pub const OUTPUTS_DIR: &str = "o";
     /// In [`OUTPUTS_DIR`]: the outputs file.
     pub const OUTPUTS_FILE: &str = "outputs";
+    /// In the workspace tree: what the command is given to read and execute, where it is given something.
+    pub const GIVEN: &str = "g";
+    /// In [`GIVEN`]: a directory for each Run whose artifacts are inputs, named after it.
+    pub const INPUTS: &str = "inputs";
+    /// In [`GIVEN`]: the certificate authorities that the daemon trusts, PEM.
+    pub const AUTHORITIES: &str = "authorities.pem";
     /// In the workspace tree: the worker's private object store and index. No policy of a command grants it.
     pub const PRIVATE: &str = "p";
 }
@@ -194,6 +203,8 @@ pub mod inside {
     pub const ARTIFACTS: &str = "/run/runtimed/artifacts";
     /// [`layout::OUTPUTS_DIR`](super::layout::OUTPUTS_DIR).
     pub const OUTPUTS_DIR: &str = "/run/runtimed/outputs";
+    /// [`layout::GIVEN`](super::layout::GIVEN).
+    pub const GIVEN: &str = "/run/runtimed/given";
 }
 
 /// The first content of a workspace.
@@ -208,6 +219,8 @@ pub enum Source {
     Inline(InlineSource),
     /// An archive.
     Archive(ArchiveSource),
+    /// An archive that was uploaded: the file that holds it, whose digest the daemon has verified.
+    UploadedArchive(String),
     /// An earlier Run's artifacts, whose digests the daemon has verified.
     Artifacts(FetchedArtifacts),
     /// A work tree that was uploaded.
@@ -222,6 +235,16 @@ pub struct FetchedArtifacts {
     pub manifest: String,
     /// The directory that holds each file's bytes under its digest's hexadecimal digits.
     pub files: String,
+}
+
+/// The artifacts of one earlier Run that the command may read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Input {
+    /// That Run.
+    pub run: RunName,
+    /// What it has.
+    pub artifacts: FetchedArtifacts,
 }
 
 /// Where fetches of one repository keep what they brought, for later ones of the same namespace, URL and credential.
@@ -271,6 +294,9 @@ pub struct Confinement {
     /// With [`Tier::Namespaces`]: the kernel lets the worker mount a `/proc`.
     #[serde(default)]
     pub own_proc: bool,
+    /// It is given something to read, in [`layout::GIVEN`].
+    #[serde(default)]
+    pub given: bool,
     /// How much must hold.
     pub profile: Profile,
     /// What it may reach.

@@ -28,6 +28,9 @@ pub struct Artifact {
     pub size: u64,
     /// A media type, by name and first bytes.
     pub content_type: String,
+    /// Its owner could execute it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
     /// Secrets in it were masked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redacted: bool,

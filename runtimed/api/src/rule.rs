@@ -51,7 +51,7 @@ rules! {
     SOURCE_REF = "source.ref";
     /// A local path that the Runtime does not allow.
     SOURCE_LOCAL_PATH = "source.local-path";
-    /// The uploaded work tree is not there.
+    /// The uploaded work tree or archive is not there.
     SOURCE_UNKNOWN = "source.unknown";
     /// The remote has no such branch, tag or commit.
     SOURCE_REF_NOT_FOUND = "source.ref-not-found";
@@ -97,6 +97,8 @@ rules! {
     NETWORK_HOSTS = "network.hosts";
     /// inotify is not allowed in this Runtime.
     WATCH = "sandbox.watch";
+    /// A Run whose artifacts are asked for twice.
+    INPUT_TWICE = "input.twice";
     /// A limit above the Runtime's.
     LIMIT_CEILING = "limits.ceiling";
     /// A limit of nothing.

@@ -5,10 +5,11 @@ mod here;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use runtimed_api::digest::Digest;
 use runtimed_api::ids::{Namespace, RunName, RuntimeName, SecretName};
 use runtimed_api::policy;
-use runtimed_api::run::source::{GitSource, Source};
-use runtimed_api::run::spec::{Artifacts, PriorPatch, RunSpec, SecretUse};
+use runtimed_api::run::source::{ArchiveSource, GitSource, Source};
+use runtimed_api::run::spec::{Artifacts, Input, PriorPatch, RunSpec, SecretUse};
 use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
 use runtimed_api::session::{SecretValue, Submission};
 use runtimed_client::controller::Controller;
@@ -23,6 +24,9 @@ const MAX_SECRET: u64 = 64 * 1024;
 /// The largest patch that is uploaded, in bytes: the default of a Runtime's own bound.
 pub const MAX_PATCH: u64 = 64 * 1024 * 1024;
 
+/// The largest archive that is uploaded, in bytes; the controller takes no larger one.
+const MAX_ARCHIVE: u64 = 64 * 1024 * 1024;
+
 /// The longest start of a generated name.
 const MAX_START: usize = 57;
 
@@ -33,8 +37,8 @@ pub struct Composed {
     pub submission: Submission,
     /// Prior patches after those that the file names, in order.
     pub patches: Vec<Prior>,
-    /// The work tree that the source names, to be uploaded first.
-    pub pack: Option<Vec<u8>>,
+    /// What the source names, to be uploaded first: a work tree or an archive.
+    pub upload: Option<Vec<u8>>,
     /// The command starts in an empty workspace, and nobody said that it should.
     pub sourceless: bool,
 }
@@ -88,12 +92,19 @@ impl Composed {
             run.spec.source =
                 Some(Source { git: Some(git(&run, url, compose.reference.as_ref())), ..Source::default() });
         }
-        let mut pack = None;
+        let mut upload = None;
         if compose.here {
-            let (upload, bytes) = here::pack()?;
-            run.spec.source = Some(Source { upload: Some(upload), ..Source::default() });
-            pack = Some(bytes);
+            let (source, bytes) = here::pack()?;
+            run.spec.source = Some(Source { upload: Some(source), ..Source::default() });
+            upload = Some(bytes);
         }
+        if let Some(file) = &compose.archive {
+            let bytes = document::read_at_most(file, MAX_ARCHIVE)?;
+            let source = archive(&run, Digest::of(&bytes));
+            run.spec.source = Some(Source { archive: Some(source), ..Source::default() });
+            upload = Some(bytes);
+        }
+        run.spec.inputs.extend(compose.input.iter().map(|run| Input { run: run.clone() }));
         let mut submission = Submission { run, secrets: BTreeMap::new() };
         for (name, file) in &compose.secret {
             bring(&mut submission, name, file)?;
@@ -101,7 +112,7 @@ impl Composed {
         policy::judge_shape(&submission.run).map_err(Failure::rules)?;
         let patches = compose.prior_patch.iter().map(|given| prior(given)).collect::<Result<_, _>>()?;
         let sourceless = submission.run.spec.source.is_none();
-        Ok(Self { submission, patches, pack, sourceless })
+        Ok(Self { submission, patches, upload, sourceless })
     }
 
     /// What a Run asked for, once more; on top of what it changed, if so asked.
@@ -153,7 +164,7 @@ impl Composed {
             bring(&mut submission, name, file)?;
         }
         policy::judge_shape(&submission.run).map_err(Failure::rules)?;
-        Ok(Self { submission, patches: Vec::new(), pack: None, sourceless: false })
+        Ok(Self { submission, patches: Vec::new(), upload: None, sourceless: false })
     }
 
     /// The Run's git source, if it has one.
@@ -197,6 +208,7 @@ fn blank(compose: &Compose, default_runtime: Option<RuntimeName>) -> Result<Run,
         runtime,
         source: None,
         prior_patches: Vec::new(),
+        inputs: Vec::new(),
         command: Vec::new(),
         env: BTreeMap::new(),
         secrets: Vec::new(),
@@ -224,6 +236,13 @@ fn git(run: &Run, url: &str, reference: Option<&String>) -> GitSource {
     url.clone_into(&mut git.url);
     git.reference = reference.cloned().or(git.reference);
     git
+}
+
+/// An uploaded archive; where the file says in which of its directories the command starts, it stays so.
+fn archive(run: &Run, digest: Digest) -> ArchiveSource {
+    let of_file = run.spec.source.as_ref().and_then(|source| source.archive.as_ref());
+    let sub_path = of_file.and_then(|archive| archive.sub_path.clone());
+    ArchiveSource { url: None, digest: Some(digest), sub_path, credential: None }
 }
 
 /// Reads a secret, and has the command receive it if the file does not say how.

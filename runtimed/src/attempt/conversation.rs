@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::accept::Accepted;
+use super::given::{self, Given};
 use super::intent::confinement;
 use super::prior::prior_patches;
 use super::rotation::Rotation;
@@ -153,6 +154,7 @@ impl Conversation {
         let patches = prior_patches(attempt, workspace).await?;
         let config = &attempt.daemon.config;
         let Sourced { source, proxy, mirror } = source(attempt, workspace).await?;
+        let Given { any, inputs } = given::give(attempt, granted, workspace).await?;
         let mirrored = mirror.is_some();
         let ca_file = config.ca_file().map(|path| path.to_string_lossy().into_owned());
         let assign = Assign {
@@ -162,7 +164,8 @@ impl Conversation {
             source,
             patches,
             patch_policy: config.patches.clone(),
-            confinement: confinement(attempt, granted),
+            inputs,
+            confinement: confinement(attempt, granted, any),
             ca_file,
             proxy,
             mirror,
@@ -203,11 +206,13 @@ impl Conversation {
         attempt.live.set(|now| now.step = Some(Step::Run));
         let spec = &attempt.lease.run.spec;
         let daemon = &attempt.daemon;
+        let places = workspace.places(daemon.isolation.tier);
         let mut env = environ::environment(
             attempt.key(),
-            &workspace.places(daemon.isolation.tier),
+            &places,
             &daemon.config.run,
             &granted.network,
+            given::variables(attempt, granted, &places),
             &daemon.environment,
             &spec.env,
         );

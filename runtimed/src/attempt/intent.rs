@@ -9,13 +9,14 @@ use super::Attempt;
 use crate::secrets::protected;
 
 /// The intent for the command of an attempt.
-pub(super) fn confinement(attempt: &Attempt, granted: &Granted) -> Confinement {
+pub(super) fn confinement(attempt: &Attempt, granted: &Granted, given: bool) -> Confinement {
     let config = &attempt.daemon.config;
     let limits = &granted.limits;
     let isolation = attempt.daemon.isolation;
     Confinement {
         tier: isolation.tier,
         own_proc: isolation.own_proc,
+        given,
         profile: config.ceiling.profile,
         network: granted.network.clone(),
         watch: attempt.lease.run.spec.watch,

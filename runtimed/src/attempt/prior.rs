@@ -4,11 +4,10 @@
 use jiff::Timestamp;
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::TreeId;
-use runtimed_api::link::{PriorPatch, Uploaded};
+use runtimed_api::link::PriorPatch;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::provenance::{Distrust, KeyHistory};
 use runtimed_api::rule::{Refusal, Rule};
-use runtimed_api::run::source::UploadSource;
 use runtimed_api::run::spec;
 use runtimed_api::runtime::Provenance;
 use runtimed_api::session::LeasedPatch;
@@ -65,27 +64,26 @@ pub(super) async fn prior_patches(
     Ok(patches)
 }
 
-/// The largest pack of an uploaded work tree, in bytes.
-const MAX_PACK: u64 = 64 * 1024 * 1024;
+/// The largest upload that a Run may start from, in bytes.
+const MAX_SOURCE: u64 = 64 * 1024 * 1024;
 
-/// Fetches the work tree that the Run starts from, and puts it where the worker's apply phase can read it.
+/// Fetches the upload that the Run starts from, and puts it where the worker's apply phase can read it.
 pub(super) async fn uploaded(
     attempt: &Attempt,
     workspace: &Workspace,
-    upload: &UploadSource,
-) -> Result<Uploaded, Ended> {
+    digest: &Digest,
+) -> Result<String, Ended> {
     let unreachable = |error: ClientError| {
-        Problem::new(Code::StorageFailed, format!("the uploaded work tree cannot be fetched: {error}"))
+        Problem::new(Code::StorageFailed, format!("the uploaded source cannot be fetched: {error}"))
     };
     let token = &attempt.lease.token;
-    let download = attempt.daemon.controller.get_blob(&upload.digest, token, MAX_PACK).await;
+    let download = attempt.daemon.controller.get_blob(digest, token, MAX_SOURCE).await;
     let bytes = download.map_err(unreachable)?.bytes().await.map_err(unreachable)?;
-    if Digest::of(&bytes) != upload.digest {
-        let message = "the bytes of the uploaded work tree are not those of its digest";
-        return Err(Refusal::new(Rule::SOURCE_UNKNOWN, "spec.source.upload.digest", message).into());
+    if Digest::of(&bytes) != *digest {
+        let message = "the bytes of the uploaded source are not those of its digest";
+        return Err(Refusal::new(Rule::SOURCE_UNKNOWN, "spec.source", message).into());
     }
-    let path = workspace.put_private("source.pack", &bytes)?;
-    Ok(Uploaded { path, commit: upload.commit.clone() })
+    Ok(workspace.put_private("source", &bytes)?)
 }
 
 /// The trees that the worker holds a patch to, as far as it is vouched for as required.

@@ -4,9 +4,10 @@ mod artifacts;
 
 use runtimed_api::git_url::GitUrl;
 use runtimed_api::https_url::HttpsUrl;
-use runtimed_api::link::{Mirror, Source};
+use runtimed_api::link::{Input, Mirror, Source, Uploaded};
 use runtimed_api::problem::{Code, Problem};
-use runtimed_api::run::source::{GitSource, SourceKind};
+use runtimed_api::run::source::{ArchiveSource, GitSource, SourceKind};
+use runtimed_api::run::spec::Input as Asked;
 
 use super::prior::uploaded;
 use super::workspace::Workspace;
@@ -38,23 +39,39 @@ pub(super) async fn source(attempt: &Attempt, workspace: &Workspace) -> Result<S
             }
             sourced.source = Source::Git(git.clone());
         }
+        Some(SourceKind::Archive(ArchiveSource { url: None, digest: Some(digest), .. })) => {
+            sourced.source = Source::UploadedArchive(uploaded(attempt, workspace, digest).await?);
+        }
         Some(SourceKind::Archive(archive)) => {
-            if let Some(url) = HttpsUrl::parse(&archive.url) {
+            if let Some(url) = archive.url.as_deref().and_then(HttpsUrl::parse) {
                 sourced.proxy = proxy_for(attempt, &url)?;
             }
             sourced.source = Source::Archive(archive.clone());
         }
         Some(SourceKind::Inline(inline)) => sourced.source = Source::Inline(inline.clone()),
         Some(SourceKind::Artifacts(artifacts)) => {
-            let brought = artifacts::bring(attempt, workspace, &artifacts.run).await?;
-            sourced.source = Source::Artifacts(brought);
+            let subject = "spec.source.artifacts";
+            let brought = artifacts::bring(attempt, workspace, &artifacts.run, "artifacts", subject);
+            sourced.source = Source::Artifacts(brought.await?);
         }
         Some(SourceKind::Upload(upload)) => {
-            sourced.source = Source::Upload(uploaded(attempt, workspace, upload).await?);
+            let path = uploaded(attempt, workspace, &upload.digest).await?;
+            sourced.source = Source::Upload(Uploaded { path, commit: upload.commit.clone() });
         }
         None => {}
     }
     Ok(sourced)
+}
+
+/// Brings the artifacts of every earlier Run that the command is to find.
+pub(super) async fn inputs(attempt: &Attempt, workspace: &Workspace) -> Result<Vec<Input>, Ended> {
+    let mut inputs = Vec::new();
+    for (index, Asked { run }) in attempt.lease.run.spec.inputs.iter().enumerate() {
+        let (name, subject) = (format!("input-{index}"), format!("spec.inputs[{index}]"));
+        let artifacts = artifacts::bring(attempt, workspace, run, &name, &subject).await?;
+        inputs.push(Input { run: run.clone(), artifacts });
+    }
+    Ok(inputs)
 }
 
 /// Without a mirror a fetch takes longer, and that is all. One that opens its source with a submitted credential has none:

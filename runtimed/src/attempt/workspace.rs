@@ -107,6 +107,13 @@ impl Workspace {
         Ok(path)
     }
 
+    /// Makes the directory of what the command is given to read.
+    pub(super) fn give(&self) -> Result<PathBuf, Problem> {
+        let made = self.workspace.create_dir(layout::GIVEN, 0o700);
+        made.map_err(|error| storage("a directory cannot be made", &error))?;
+        Ok(self.workspace.path().join(layout::GIVEN))
+    }
+
     /// Writes bytes that the daemon has verified for the worker's own use.
     pub(super) fn put_private(&self, name: &str, bytes: &[u8]) -> Result<String, Problem> {
         let path = self.workspace.path().join(layout::PRIVATE).join(name);

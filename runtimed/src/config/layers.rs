@@ -11,24 +11,41 @@ use toml::{Table, Value};
 
 use super::{Config, ConfigError};
 
-/// Variables of the environment, the keys that they set, and whether the value is text; else it is written as TOML.
+/// How a variable of the environment is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// It is the text.
+    Text,
+    /// As TOML.
+    Toml,
+    /// Texts with commas between them.
+    List,
+}
+
+use Form::{List, Text, Toml};
+
+/// Variables of the environment, the keys that they set, and how they are written.
 ///
 /// A fixed list and not a pattern: Kubernetes puts variables of its own into every container, named after Services.
-pub const VARIABLES: &[(&str, &str, bool)] = &[
-    ("RUNTIMED_RUNTIME", "runtime", true),
-    ("RUNTIMED_NAME", "name", true),
-    ("RUNTIMED_SLOTS", "slots", false),
-    ("RUNTIMED_STATE_DIR", "state.dir", true),
-    ("RUNTIMED_CONTROLLER_URL", "controller.url", true),
-    ("RUNTIMED_CONTROLLER_TOKEN_FILE", "controller.token_file", true),
-    ("RUNTIMED_CONTROLLER_CA_FILE", "controller.ca_file", true),
-    ("RUNTIMED_HTTP_LISTEN", "http.listen", true),
-    ("RUNTIMED_HTTP_ADDRESS", "http.address", true),
-    ("RUNTIMED_HTTP_TLS_CERT", "http.tls_cert", true),
-    ("RUNTIMED_HTTP_TLS_KEY", "http.tls_key", true),
-    ("RUNTIMED_HTTP_TOKENS_FILE", "http.tokens_file", true),
-    ("RUNTIMED_HTTP_METRICS_TOKEN_FILE", "http.metrics_token_file", true),
-    ("RUNTIMED_DRAIN_GRACE", "drain.grace", true),
+pub const VARIABLES: &[(&str, &str, Form)] = &[
+    ("RUNTIMED_RUNTIME", "runtime", Text),
+    ("RUNTIMED_NAME", "name", Text),
+    ("RUNTIMED_SLOTS", "slots", Toml),
+    ("RUNTIMED_STATE_DIR", "state.dir", Text),
+    ("RUNTIMED_CONTROLLER_URL", "controller.url", Text),
+    ("RUNTIMED_CONTROLLER_TOKEN_FILE", "controller.token_file", Text),
+    ("RUNTIMED_CONTROLLER_CA_FILE", "controller.ca_file", Text),
+    ("RUNTIMED_HTTP_LISTEN", "http.listen", Text),
+    ("RUNTIMED_HTTP_ADDRESS", "http.address", Text),
+    ("RUNTIMED_HTTP_TLS_CERT", "http.tls_cert", Text),
+    ("RUNTIMED_HTTP_TLS_KEY", "http.tls_key", Text),
+    ("RUNTIMED_HTTP_TOKENS_FILE", "http.tokens_file", Text),
+    ("RUNTIMED_HTTP_METRICS_TOKEN_FILE", "http.metrics_token_file", Text),
+    ("RUNTIMED_DRAIN_GRACE", "drain.grace", Text),
+    ("RUNTIMED_TLS_CA_FILE", "tls.ca_file", Text),
+    ("RUNTIMED_PROXY_URL", "proxy.url", Text),
+    ("RUNTIMED_PROXY_NO_PROXY", "proxy.no_proxy", List),
+    ("RUNTIMED_MIRROR_MAX", "mirror.max", Text),
 ];
 
 /// Where a value comes from.
@@ -109,11 +126,18 @@ impl Effective {
             text.parse().map_err(|error: toml::de::Error| content(error.to_string().trim().to_owned()))?;
         let mut origins = BTreeMap::new();
         mark("", &Value::Table(table.clone()), Origin::File, &mut origins);
-        for (variable, key, is_text) in VARIABLES {
+        for (variable, key, form) in VARIABLES {
             let Some(given) = over.environment.get(*variable).filter(|given| !given.is_empty()) else {
                 continue;
             };
-            let value = if *is_text { Value::String(given.clone()) } else { value(given) };
+            let value = match form {
+                Text => Value::String(given.clone()),
+                Toml => value(given),
+                List => {
+                    let each = given.split(',').map(|one| Value::String(one.trim().to_owned()));
+                    Value::Array(each.collect())
+                }
+            };
             put(&mut table, key, value).map_err(|why| content(format!("{variable}: {why}")))?;
             origins.insert((*key).to_owned(), Origin::Environment);
         }
@@ -217,8 +241,15 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_environment_which_wins_over_the_file() {
-        let environment =
-            [("RUNTIMED_SLOTS", "3"), ("RUNTIMED_NAME", "7"), ("RUNTIMED_CONTROLLER_PORT", "tcp://10.0.0.1")];
+        let environment = [
+            ("RUNTIMED_SLOTS", "3"),
+            ("RUNTIMED_NAME", "7"),
+            ("RUNTIMED_CONTROLLER_PORT", "tcp://10.0.0.1"),
+            ("RUNTIMED_TLS_CA_FILE", "/ca.pem"),
+            ("RUNTIMED_PROXY_URL", "http://proxy.example:3128"),
+            ("RUNTIMED_PROXY_NO_PROXY", "git.corp, *.corp"),
+            ("RUNTIMED_MIRROR_MAX", "2Gi"),
+        ];
         let effective =
             read(&over(&environment, &["slots=4", "ceiling.network=None", "http.listen=127.0.0.1:9"]))
                 .expect("reads");
@@ -230,6 +261,10 @@ mod tests {
         assert_eq!(of("slots"), ("4", Origin::Flag));
         assert_eq!(of("name"), ("7", Origin::Environment));
         assert_eq!(of("runtime"), ("bash", Origin::File));
+        assert_eq!(of("tls.ca_file"), ("/ca.pem", Origin::Environment));
+        assert_eq!(of("proxy.url"), ("http://proxy.example:3128", Origin::Environment));
+        assert_eq!(of("proxy.no_proxy"), (r#"["git.corp","*.corp"]"#, Origin::Environment));
+        assert_eq!(of("mirror.max"), ("2Gi", Origin::Environment));
         assert_eq!(of("ceiling.network"), ("None", Origin::Flag));
         assert_eq!(of("http.listen"), ("127.0.0.1:9", Origin::Flag));
         assert_eq!(of("drain.grace"), ("15s", Origin::Default));

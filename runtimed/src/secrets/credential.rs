@@ -87,7 +87,7 @@ fn needed(source: &Source) -> Option<(CredentialKind, String)> {
             GitUrl::Local(_) => None,
         },
         SourceKind::Archive(archive) => {
-            let url = HttpsUrl::parse(&archive.url)?;
+            let url = HttpsUrl::parse(archive.url.as_deref()?)?;
             Some((CredentialKind::GitHttps, url.host().to_owned()))
         }
         SourceKind::Inline(_) | SourceKind::Artifacts(_) | SourceKind::Upload(_) => None,

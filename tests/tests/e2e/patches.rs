@@ -11,7 +11,7 @@ use runtimed_tests::process::command;
 use crate::results::Repository;
 
 /// `runtimectl` against the cluster, in a directory: exit code, standard output, standard error.
-fn ctl(cluster: &Cluster, dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn ctl(cluster: &Cluster, dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut program = command(binaries::path("runtimectl"));
     program.args(["--server", &cluster.url, "--token-file"]).arg(&cluster.token_file);
     let Output { status, stdout, stderr } =

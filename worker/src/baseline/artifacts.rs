@@ -18,23 +18,12 @@ use crate::files::{Files, Misplaced};
 /// Stores the files and gives their tree.
 pub(super) fn tree(store: &Repository, artifacts: &FetchedArtifacts) -> Result<TreeId, Failure> {
     let failed = |error: git2::Error| git_failure("store the artifacts", &error);
-    let text =
-        std::fs::read(&artifacts.manifest).map_err(|error| storage("read the list of artifacts", &error))?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| {
-        Failure::fault(Code::SourceFailed, format!("the list of artifacts cannot be read: {error}"))
-    })?;
+    let manifest = manifest(artifacts)?;
     let odb = store.odb().map_err(failed)?;
     let mut files = Files::new().map_err(failed)?;
     for artifact in &manifest.files {
         let path = artifact.path.as_bytes();
-        files.claim(path).map_err(|misplaced| {
-            let shown: String = artifact.path.chars().take(200).collect();
-            let why = match misplaced {
-                Misplaced::Path(refusal) => refusal.message,
-                Misplaced::Taken => "another file, or its directory, has the same path".to_owned(),
-            };
-            Failure::refused(Rule::SOURCE_ARTIFACTS, "spec.source.artifacts", format!("{shown:?}: {why}"))
-        })?;
+        files.claim(path).map_err(|misplaced| refused("spec.source.artifacts", &artifact.path, misplaced))?;
         let from = Path::new(&artifacts.files).join(artifact.digest.hex());
         let copy = || -> io::Result<git2::Oid> {
             let mut from = File::open(from)?;
@@ -44,7 +33,26 @@ pub(super) fn tree(store: &Repository, artifacts: &FetchedArtifacts) -> Result<T
             blob.finalize().map_err(io::Error::other)
         };
         let id = copy().map_err(|error| storage("store an artifact", &error))?;
-        files.put(path.to_vec(), id, false).map_err(failed)?;
+        files.put(path.to_vec(), id, artifact.executable).map_err(failed)?;
     }
     files.tree(store).map_err(failed)
+}
+
+/// The list, which the daemon has verified and nobody has read yet.
+pub(super) fn manifest(artifacts: &FetchedArtifacts) -> Result<Manifest, Failure> {
+    let text =
+        std::fs::read(&artifacts.manifest).map_err(|error| storage("read the list of artifacts", &error))?;
+    serde_json::from_slice(&text).map_err(|error| {
+        Failure::fault(Code::SourceFailed, format!("the list of artifacts cannot be read: {error}"))
+    })
+}
+
+/// An artifact that cannot lie where its list says.
+pub(super) fn refused(subject: &str, path: &str, misplaced: Misplaced) -> Failure {
+    let shown: String = path.chars().take(200).collect();
+    let why = match misplaced {
+        Misplaced::Path(refusal) => refusal.message,
+        Misplaced::Taken => "another file, or its directory, has the same path".to_owned(),
+    };
+    Failure::refused(Rule::SOURCE_ARTIFACTS, subject, format!("{shown:?}: {why}"))
 }

@@ -23,7 +23,7 @@ use crate::fetch::store::git_failure;
 use crate::files::{Files, Misplaced};
 
 /// Stores what the archive holds, and gives its tree.
-pub(super) fn tree(store: &Repository, mut file: File) -> Result<patch::TreeId, Failure> {
+pub(crate) fn tree(store: &Repository, mut file: File) -> Result<patch::TreeId, Failure> {
     let reading = |error: io::Error| storage("read the archive", &error);
     let mut start = Vec::new();
     (&mut file).take(START).read_to_end(&mut start).map_err(reading)?;

@@ -44,7 +44,10 @@ impl<'s> Assigned<'s> {
             content = Some(fetched.content);
         }
         // An empty workspace is there already: nothing is forked, and no library is woken, for it.
-        if !(matches!(self.assign.source, Source::Empty) && self.assign.patches.is_empty()) {
+        let nothing = matches!(self.assign.source, Source::Empty)
+            && self.assign.patches.is_empty()
+            && self.assign.inputs.is_empty();
+        if !nothing {
             let started = Instant::now();
             let applied = apply(self.session, &self.assign, content.as_ref())?;
             let name = if self.assign.patches.is_empty() { Step::Source } else { Step::Patches };

@@ -13,7 +13,7 @@ use crate::harness::{Daemon, sealed};
 use crate::server::{Behaviour, Server};
 
 fn source(server: &Server) -> ArchiveSource {
-    ArchiveSource { url: server.url("a/the.tar"), digest: None, sub_path: None, credential: None }
+    ArchiveSource { url: Some(server.url("a/the.tar")), digest: None, sub_path: None, credential: None }
 }
 
 fn assign(daemon: &mut Daemon, source: ArchiveSource, servers: &[&Server]) {
@@ -268,7 +268,7 @@ fn a_credential_is_shown_to_its_host_alone() {
         &[sealed(br#"{"username":"me","password":"the password"}"#).as_fd()],
     );
     let archive =
-        ArchiveSource { url: format!("https://127.0.0.2:{}/a.tar", server.port), ..source(&server) };
+        ArchiveSource { url: Some(format!("https://127.0.0.2:{}/a.tar", server.port)), ..source(&server) };
     assign(&mut daemon, archive, &[&server, &target]);
     daemon.baseline();
     assert_eq!(*server.shown.lock().unwrap(), [Some(LOGIN.to_owned())]);

@@ -169,9 +169,11 @@ impl Daemon {
             source,
             patches: Vec::new(),
             patch_policy: PatchPolicy::default(),
+            inputs: Vec::new(),
             confinement: Confinement {
                 tier: runtimed_api::enforcement::Tier::Base,
                 own_proc: false,
+                given: false,
                 protected: Vec::new(),
                 profile: Profile::Strict,
                 network: Network::default(),

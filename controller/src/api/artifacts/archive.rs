@@ -59,7 +59,7 @@ where
 fn head(file: &Artifact) -> io::Result<Bytes> {
     let mut header = tar::Header::new_gnu();
     header.set_size(file.size);
-    header.set_mode(0o644);
+    header.set_mode(if file.executable { 0o755 } else { 0o644 });
     header.set_mtime(0);
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_data(&mut header, &file.path, io::empty())?;

@@ -62,6 +62,16 @@ pub(super) fn spec(spec: &RunSpec) -> Vec<Refusal> {
             ));
         }
     }
+    if spec.inputs.len() > 16 {
+        out.push(Refusal::new(Rule::SPEC_TOO_MANY, "spec.inputs", "more than 16 inputs"));
+    }
+    let mut inputs = BTreeSet::new();
+    for (index, input) in spec.inputs.iter().enumerate() {
+        if !inputs.insert(&input.run) {
+            let message = format!("the artifacts of {} are asked for twice", input.run);
+            out.push(Refusal::new(Rule::INPUT_TWICE, format!("spec.inputs[{index}]"), message));
+        }
+    }
     if let Some(source) = &spec.source {
         match source.kind() {
             Some(SourceKind::Inline(inline)) => {

@@ -66,7 +66,17 @@ fn not_local(subject: &str) -> Refusal {
 }
 
 fn archive(archive: &ArchiveSource) -> Option<Refusal> {
-    let fits = archive.url.len() <= 2048 && HttpsUrl::parse(&archive.url).is_some();
+    let Some(url) = &archive.url else {
+        let why = if archive.digest.is_none() {
+            "an archive needs a URL, or the digest of an uploaded one"
+        } else if archive.credential.is_some() {
+            "an uploaded archive is opened by no credential"
+        } else {
+            return None;
+        };
+        return Some(Refusal::new(Rule::SOURCE_URL, "spec.source.archive", why));
+    };
+    let fits = url.len() <= 2048 && HttpsUrl::parse(url).is_some();
     (!fits).then(|| {
         Refusal::new(
             Rule::SOURCE_URL,

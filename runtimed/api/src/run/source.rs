@@ -16,7 +16,7 @@ pub struct Source {
     /// Files written in the Run itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<InlineSource>,
-    /// A tar or zip archive, by URL.
+    /// A tar or zip archive, by URL or uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveSource>,
     /// The artifacts of an earlier Run of the namespace.
@@ -73,6 +73,19 @@ impl Source {
             SourceKind::Git(git) => git.credential.as_ref(),
             SourceKind::Archive(archive) => archive.credential.as_ref(),
             SourceKind::Inline(_) | SourceKind::Artifacts(_) | SourceKind::Upload(_) => None,
+        }
+    }
+
+    /// What has to be uploaded for it: a work tree, or an archive that has no URL.
+    #[must_use]
+    pub fn uploaded(&self) -> Option<&Digest> {
+        match self.kind()? {
+            SourceKind::Upload(upload) => Some(&upload.digest),
+            SourceKind::Archive(ArchiveSource { url: None, digest, .. }) => digest.as_ref(),
+            SourceKind::Archive(_)
+            | SourceKind::Git(_)
+            | SourceKind::Inline(_)
+            | SourceKind::Artifacts(_) => None,
         }
     }
 
@@ -145,15 +158,17 @@ pub struct InlineFile {
     pub executable: bool,
 }
 
-/// An archive (tar, plain or with gzip or zstd, or zip) by URL. Only directories and ordinary files are taken; an archive
-/// that holds anything else is refused whole.
+/// An archive (tar, plain or with gzip or zstd, or zip): at a URL, or uploaded to the namespace under its digest. Only
+/// directories and ordinary files are taken; an archive that holds anything else is refused whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArchiveSource {
-    /// `https://…`, without user, query and fragment.
+    /// `https://…`, without user, query and fragment. Without it the archive is an uploaded one:
+    /// `PUT /v1/namespaces/{namespace}/sources/{digest}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    pub url: String,
-    /// Of the archive's bytes; other bytes are refused.
+    pub url: Option<String>,
+    /// Of the archive's bytes; other bytes are refused. Needed without a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     /// The command starts in this directory of the archive.

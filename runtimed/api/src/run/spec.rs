@@ -25,6 +25,10 @@ pub struct RunSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub prior_patches: Vec<PriorPatch>,
+    /// Earlier Runs of the namespace whose artifacts the command may read, below `$RUNTIMED_INPUTS_DIR`; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub inputs: Vec<Input>,
     /// The program and its arguments; not a shell line.
     #[schemars(length(min = 1))]
     pub command: Vec<String>,
@@ -65,6 +69,14 @@ pub struct PriorPatch {
     /// A Patch uploaded to, or captured in, this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+}
+
+/// An earlier Run whose artifacts the command may read, in a directory of that Run's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Input {
+    /// That Run.
+    pub run: RunName,
 }
 
 /// One secret that the command may read.

@@ -32,6 +32,12 @@ pub struct Compose {
     /// The source: the work tree of the repository you are in, committed or not, without what is ignored
     #[arg(long, conflicts_with = "git")]
     pub here: bool,
+    /// The source: an archive of yours (tar, tar.gz, tar.zst or zip), which is uploaded
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["git", "here"])]
+    pub archive: Option<PathBuf>,
+    /// Let the command read this Run's artifacts, in $RUNTIMED_INPUTS_DIR/RUN. Again for more
+    #[arg(long, value_name = "RUN")]
+    pub input: Vec<RunName>,
     /// Apply this patch on the source first: a file, or the Run that captured it. Again for more, in order
     #[arg(long, value_name = "FILE|RUN")]
     pub prior_patch: Vec<String>,
@@ -176,6 +182,8 @@ pub(super) const RUN_EXAMPLES: &str = "\
 Examples:
   runtimectl run --runtime bash --git https://git.example/project.git --ref main -- make test
   runtimectl run --runtime bash --here --name fix -- make fix && runtimectl patch apply fix
+  runtimectl run --runtime bash --archive release.tar.gz -- ./configure
+  runtimectl run --runtime bash --input build-7xk2 -- sh -c '$RUNTIMED_INPUTS_DIR/build-7xk2/program --version'
   runtimectl run -f run.yaml --prior-patch plan-7xk2
   runtimectl run -f run.yaml --detach";
 

@@ -173,7 +173,7 @@ async fn save(
     fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
     let broken = |error: io::Error| unwritable(to, &error);
     // A temporary file is private; what a person saves has the mode that any new file has.
-    let mode = fs::Permissions::from_mode(0o666);
+    let mode = fs::Permissions::from_mode(if file.executable { 0o777 } else { 0o666 });
     let new = tempfile::Builder::new().permissions(mode).tempfile_in(parent).map_err(broken)?;
     let write = new.reopen().map_err(broken)?;
     fetch(session, run, file, tokio::fs::File::from_std(write), broken, bar).await?;

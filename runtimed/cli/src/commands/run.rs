@@ -51,14 +51,14 @@ async fn begin(session: &Session, composed: Composed, detach: bool, output: &Out
     }
 }
 
-/// Uploads the prior patches and submits the Run.
+/// Uploads the source and the prior patches, and submits the Run.
 ///
 /// # Errors
 /// A patch cannot be read, or the controller does not take it or the Run.
 pub async fn submit(session: &Session, composed: Composed) -> Result<Run, Failure> {
-    let Composed { mut submission, patches, pack, .. } = composed;
-    if let Some(pack) = pack {
-        session.controller.put_source(&session.namespace, pack.into()).await?;
+    let Composed { mut submission, patches, upload, .. } = composed;
+    if let Some(bytes) = upload {
+        session.controller.put_source(&session.namespace, bytes.into()).await?;
     }
     for patch in patches {
         let patch = patch.resolve(&session.controller, &session.namespace).await?;

@@ -16,6 +16,7 @@ fn script(path: &str, digest: Digest) -> Script {
         digest,
         size: BYTES.len() as u64,
         content_type: "text/plain".to_owned(),
+        executable: false,
         redacted: false,
     };
     let manifest = Manifest { files: vec![file], skipped: Vec::new() };

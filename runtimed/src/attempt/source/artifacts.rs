@@ -2,7 +2,7 @@
 //! only in the worker's apply phase, which has nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use runtimed_api::digest::Digest;
@@ -22,20 +22,24 @@ use crate::room;
 /// Files that come at once.
 const AT_ONCE: usize = 8;
 
-/// Brings every file, each held to its digest, to where the worker's apply phase can read them.
+/// Brings every file, each held to its digest, to where the worker's apply phase can read them. They are kept under
+/// `name`; a refusal is about `subject`.
 pub(super) async fn bring(
     attempt: &Attempt,
     workspace: &Workspace,
     run: &RunName,
+    name: &str,
+    subject: &str,
 ) -> Result<FetchedArtifacts, Ended> {
     let (client, token) = (&attempt.daemon.controller, &attempt.lease.token);
-    let manifest = client.get_artifacts(run, token).await.map_err(|error| told(run, &error))?;
-    let files = workspace.private_dir("artifacts")?;
+    let manifest = client.get_artifacts(run, token).await.map_err(|error| told(run, subject, &error))?;
+    let files = workspace.private_dir(name)?;
     let sizes: BTreeMap<Digest, u64> =
         manifest.files.iter().map(|artifact| (artifact.digest, artifact.size)).collect();
     let total = sizes.values().fold(0_u64, |total, size| total.saturating_add(*size));
     room::check(&files, total).map_err(|error| storage("the artifacts have no room", &error))?;
-    let bring = |(digest, size): (Digest, u64)| one(attempt, run, digest, size, files.join(digest.hex()));
+    let bring =
+        |(digest, size): (Digest, u64)| one(attempt, run, digest, size, files.join(digest.hex()), subject);
     futures_util::stream::iter(sizes.into_iter().map(bring))
         .buffer_unordered(AT_ONCE)
         .try_collect::<()>()
@@ -43,7 +47,7 @@ pub(super) async fn bring(
     let json = serde_json::to_vec(&manifest).map_err(|error| {
         Problem::new(Code::SourceFailed, format!("the list of artifacts cannot be kept: {error}"))
     })?;
-    let manifest = workspace.put_private("artifacts.json", &json)?;
+    let manifest = workspace.put_private(&format!("{name}.json"), &json)?;
     Ok(FetchedArtifacts { manifest, files: files.to_string_lossy().into_owned() })
 }
 
@@ -52,34 +56,32 @@ async fn one(
     run: &RunName,
     digest: Digest,
     size: u64,
-    to: impl AsRef<Path>,
+    to: PathBuf,
+    subject: &str,
 ) -> Result<(), Ended> {
     let (client, token) = (&attempt.daemon.controller, &attempt.lease.token);
     let writing = |error: std::io::Error| storage("an artifact cannot be written", &error);
     let mut pieces =
-        client.get_artifact(run, &digest, token, size).await.map_err(|error| told(run, &error))?;
+        client.get_artifact(run, &digest, token, size).await.map_err(|error| told(run, subject, &error))?;
     let mut file = tokio::fs::File::create_new(to).await.map_err(writing)?;
     let mut hash = Sha256::new();
-    while let Some(piece) = pieces.try_next().await.map_err(|error| told(run, &error))? {
+    while let Some(piece) = pieces.try_next().await.map_err(|error| told(run, subject, &error))? {
         hash.update(&piece);
         file.write_all(&piece).await.map_err(writing)?;
     }
     file.flush().await.map_err(writing)?;
     if Digest::from_bytes(hash.finalize().into()) != digest {
         let message = format!("the bytes of an artifact of {run} are not those of its digest");
-        return Err(Refusal::new(Rule::SOURCE_ARTIFACTS, SUBJECT, message).into());
+        return Err(Refusal::new(Rule::SOURCE_ARTIFACTS, subject, message).into());
     }
     Ok(())
 }
 
-/// What a refusal of it is about.
-const SUBJECT: &str = "spec.source.artifacts";
-
 /// What is not there is refused; everything else may be there later.
-fn told(run: &RunName, error: &ClientError) -> Ended {
+fn told(run: &RunName, subject: &str, error: &ClientError) -> Ended {
     match error {
         ClientError::Problem { problem, .. } if problem.code == Code::NotFound => {
-            Refusal::new(Rule::SOURCE_ARTIFACTS, SUBJECT, problem.message.clone())
+            Refusal::new(Rule::SOURCE_ARTIFACTS, subject, problem.message.clone())
                 .hint("name a Run of this namespace that has artifacts, and is still kept")
                 .into()
         }
