@@ -8,7 +8,6 @@ mod git;
 mod histories;
 mod hostile;
 mod ignored;
-mod killed;
 mod mutated;
 mod properties;
 mod repositories;
