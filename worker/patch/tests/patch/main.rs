@@ -8,6 +8,7 @@ mod git;
 mod histories;
 mod hostile;
 mod ignored;
+mod killed;
 mod mutated;
 mod properties;
 mod repositories;
