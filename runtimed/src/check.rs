@@ -56,7 +56,9 @@ struct Report {
 /// # Errors
 /// Root cannot be given up, or the report cannot be printed.
 pub fn run(path: &std::path::Path, over: &Overlay, build: &str, args: &CheckArgs) -> Result<u8, Failure> {
-    if !args.image && rustix::process::geteuid().is_root() {
+    // What root gives up is the container's all the same.
+    let container = facts::Container::look();
+    if !args.image && container.root {
         runtimed_sandbox::process::drop_to(args.user, args.user).map_err(Failure::fault)?;
     }
     let report = match Effective::read(path, over) {
@@ -66,7 +68,7 @@ pub fn run(path: &std::path::Path, over: &Overlay, build: &str, args: &CheckArgs
             findings: image::judge(&effective.config, &image::look(&effective.config, path, build)),
         },
         Ok(effective) => {
-            let facts = facts::gather(&effective.config, build);
+            let facts = facts::gather(&effective.config, build, container);
             let (posture, findings) = judge::judge(&effective.config, &facts);
             Report { configuration: effective.settings(), posture: Some(posture), findings }
         }

@@ -20,14 +20,12 @@ pub(super) struct Facts {
     pub(super) support: Support,
     /// Whether Runs can have views of their own, and in them a `/proc`.
     pub(super) views: Result<bool, Missing>,
+    pub(super) container: Container,
+    /// The uid that looks, which is the daemon's.
     pub(super) uid: u32,
     pub(super) gid: u32,
     /// The name of the uid in the image's passwd.
     pub(super) passwd: Option<String>,
-    pub(super) no_new_privs: bool,
-    pub(super) capabilities: Option<u64>,
-    /// Filters that this process has, as a container runtime installs them.
-    pub(super) seccomp_filters: u32,
     pub(super) roots: Vec<RootFact>,
     /// Paths beside the three directories and the state that this uid may write.
     pub(super) writable: Vec<PathBuf>,
@@ -39,6 +37,32 @@ pub(super) struct Facts {
     pub(super) missing_env: Vec<String>,
     /// Directories of `[run] read` that are not there.
     pub(super) missing_read: Vec<String>,
+}
+
+/// What a process of this container is started with, before a server of ours gives any of it up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Container {
+    pub(super) root: bool,
+    pub(super) no_new_privs: bool,
+    /// The bounding set.
+    pub(super) capabilities: Option<u64>,
+    /// Filters, as a container runtime installs them.
+    pub(super) seccomp_filters: u32,
+}
+
+impl Container {
+    pub(super) fn look() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        Self {
+            root: rustix::process::geteuid().is_root(),
+            no_new_privs: rustix::thread::no_new_privs().unwrap_or(false),
+            capabilities: field("CapBnd").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()),
+            seccomp_filters: field("Seccomp_filters")
+                .and_then(|count| count.trim().parse().ok())
+                .unwrap_or(0),
+        }
+    }
 }
 
 /// One of the three directories.
@@ -68,10 +92,8 @@ const USUAL: [&str; 3] = ["/dev/mqueue", "/dev/shm", "/dev/termination-log"];
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Looks.
-pub(super) fn gather(config: &Config, build: &str) -> Facts {
+pub(super) fn gather(config: &Config, build: &str, container: Container) -> Facts {
     let support = Support::probe();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
     let uid = rustix::process::geteuid().as_raw();
     let roots =
         [("tmp", &config.roots.tmp), ("home", &config.roots.home), ("workspace", &config.roots.workspace)];
@@ -87,9 +109,7 @@ pub(super) fn gather(config: &Config, build: &str) -> Facts {
         uid,
         gid: rustix::process::getegid().as_raw(),
         passwd: passwd_entry(uid),
-        no_new_privs: rustix::thread::no_new_privs().unwrap_or(false),
-        capabilities: field("CapBnd").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()),
-        seccomp_filters: field("Seccomp_filters").and_then(|count| count.trim().parse().ok()).unwrap_or(0),
+        container,
         roots: roots.map(|(key, path)| RootFact { key, path: path.clone(), usable: usable(path) }).into(),
         writable: writable(&support.mounts, &own),
         files: files(config),
@@ -216,7 +236,11 @@ fn metadata_service() -> bool {
     ];
     let answers =
         |ip| TcpStream::connect_timeout(&SocketAddr::new(ip, 80), Duration::from_millis(300)).is_ok();
-    addresses.into_iter().any(answers)
+    // Where the network drops what it does not let through, each of them takes all of its time.
+    std::thread::scope(|scope| {
+        let asked = addresses.map(|ip| scope.spawn(move || answers(ip)));
+        asked.map(|one| one.join().unwrap_or(false)).contains(&true)
+    })
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

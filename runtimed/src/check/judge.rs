@@ -159,24 +159,31 @@ fn the_pod(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
             ));
         }
     }
-    if facts.uid == 0 {
-        findings.push(Finding::warning("uid.root", "this is root", "set runAsNonRoot and runAsUser"));
+    if facts.container.root {
+        findings.push(Finding::warning(
+            "uid.root",
+            format!(
+                "the container starts as root; a server of ours becomes uid {} before anything else",
+                facts.uid
+            ),
+            "set runAsNonRoot and runAsUser",
+        ));
     }
-    if !facts.no_new_privs {
+    if !facts.container.no_new_privs {
         findings.push(Finding::warning(
             "privileges.new",
             "a program with a setuid bit could gain privileges in this container, though not in a Run",
             "set allowPrivilegeEscalation: false",
         ));
     }
-    if facts.capabilities.is_some_and(|set| set != 0) {
+    if facts.container.capabilities.is_some_and(|set| set != 0) {
         findings.push(Finding::warning(
             "capabilities.held",
             "the bounding set of capabilities is not empty",
             "set capabilities: { drop: [ALL] }",
         ));
     }
-    if facts.seccomp_filters == 0 {
+    if facts.container.seccomp_filters == 0 {
         findings.push(Finding::warning(
             "seccomp.unconfined",
             "the container itself has no system call filter; Runs have their own all the same",
@@ -375,9 +382,12 @@ fn posture(
         uid: facts.uid,
         gid: facts.gid,
         passwd: facts.passwd.clone(),
-        no_new_privs: facts.no_new_privs,
-        capabilities: facts.capabilities.map_or_else(|| "not known".to_owned(), |set| format!("{set:016x}")),
-        seccomp_filters: facts.seccomp_filters,
+        no_new_privs: facts.container.no_new_privs,
+        capabilities: facts
+            .container
+            .capabilities
+            .map_or_else(|| "not known".to_owned(), |set| format!("{set:016x}")),
+        seccomp_filters: facts.container.seccomp_filters,
         profile,
         tier,
         staging_medium: medium.map_or_else(|| "none".to_owned(), ToString::to_string),

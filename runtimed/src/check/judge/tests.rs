@@ -2,7 +2,7 @@ use runtimed_sandbox::support::{Architecture, Missing, Support};
 use runtimed_sandbox::tree::Medium;
 
 use super::*;
-use crate::check::facts::FileFact;
+use crate::check::facts::{Container, FileFact};
 use crate::config::layers::{Effective, Overlay};
 
 /// A pod as it should be.
@@ -21,9 +21,7 @@ fn good() -> Facts {
         uid: 1000,
         gid: 1000,
         passwd: Some("worker".to_owned()),
-        no_new_privs: true,
-        capabilities: Some(0),
-        seccomp_filters: 1,
+        container: Container { root: false, no_new_privs: true, capabilities: Some(0), seccomp_filters: 1 },
         roots: vec![root("tmp", "/tmp"), root("home", "/home/worker"), root("workspace", "/workspace")],
         writable: Vec::new(),
         files: Vec::new(),
@@ -65,10 +63,10 @@ fn each_fault_of_a_pod_has_its_finding() {
     type Spoil = fn(&mut Facts);
     let cases: [(&str, Spoil); 12] = [
         ("root.unusable", |facts| facts.roots[1].usable = Err("EACCES".to_owned())),
-        ("uid.root", |facts| facts.uid = 0),
-        ("privileges.new", |facts| facts.no_new_privs = false),
-        ("capabilities.held", |facts| facts.capabilities = Some(0xa80)),
-        ("seccomp.unconfined", |facts| facts.seccomp_filters = 0),
+        ("uid.root", |facts| facts.container.root = true),
+        ("privileges.new", |facts| facts.container.no_new_privs = false),
+        ("capabilities.held", |facts| facts.container.capabilities = Some(0xa80)),
+        ("seccomp.unconfined", |facts| facts.container.seccomp_filters = 0),
         ("files.writable", |facts| facts.writable.push("/srv".into())),
         ("service-account.mounted", |facts| facts.service_account = true),
         ("metadata.reachable", |facts| facts.metadata_service = true),
