@@ -6,6 +6,7 @@
 
 pub mod image;
 pub mod manifest;
+pub mod ours;
 mod world;
 
 use std::fs;
@@ -37,6 +38,8 @@ pub struct Container {
     name: String,
     // The process first: it must not outlive the directories.
     server: Server,
+    /// Unmounted before the directory goes that they are mounted in.
+    memory: Vec<manifest::Memory>,
     volumes: TempDir,
 }
 
@@ -120,7 +123,7 @@ impl Pod {
         }
         run.args(&self.extra).arg(self.image.reference()).args(words);
         let server = Server::start(&name, &mut run);
-        Container { name, server, volumes }
+        Container { name, server, memory: Vec::new(), volumes }
     }
 }
 
@@ -210,6 +213,7 @@ impl Drop for Container {
     fn drop(&mut self) {
         // By its own name, and gone already is as good.
         let _gone = podman().args(["rm", "--force", "--time=0", "--ignore", &self.name]).output();
+        self.memory.clear();
     }
 }
 

@@ -24,10 +24,11 @@ impl Image {
         Self(reference.into())
     }
 
-    /// The smallest Debian of this machine's release, with git and the authorities that TLS needs.
+    /// The smallest Debian of this machine's release, with what the image `bash` adds to it, so that neither the escape
+    /// suite nor the images under test need a network once it is made.
     #[must_use]
     pub fn base() -> Self {
-        Self::of(&["ca-certificates", "git"])
+        Self::of(&["ca-certificates", "gawk", "git", "make", "patch"])
     }
 
     /// A Debian with these packages. Made once: further calls, also of other processes, find it in the store.
@@ -55,7 +56,7 @@ impl Image {
         &self.0
     }
 
-    fn exists(&self) -> bool {
+    pub(super) fn exists(&self) -> bool {
         podman().args(["image", "exists", &self.0]).status().expect("podman runs").success()
     }
 

@@ -2,10 +2,12 @@
 //! written twice.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -170,8 +172,9 @@ impl Workload {
     }
 
     /// Makes the volumes in `dir` and says how they are mounted.
-    fn volumes(&self, dir: &Path) -> Vec<String> {
+    fn volumes(&self, dir: &Path) -> (Vec<String>, Vec<Memory>) {
         let (_, _, group) = self.identity();
+        let mut memory = Vec::new();
         let volumes = self.pod["volumes"].as_array().expect("volumes");
         let mut options = Vec::new();
         for mount in self.pod["containers"][0]["volumeMounts"].as_array().expect("mounts") {
@@ -181,7 +184,9 @@ impl Workload {
             if let Some(empty) = volume.get("emptyDir") {
                 let small = self.small.as_ref().filter(|(of, _)| of == name).map(|(_, size)| size.as_str());
                 if let Some(size) = small.or((empty["medium"] == "Memory").then_some("512m")) {
-                    options.push(format!("--tmpfs={at}:rw,size={size},mode=2777,notmpcopyup"));
+                    let path = dir.join(name);
+                    memory.push(Memory::mount(&path, size, group));
+                    options.push(format!("--volume={}:{at}", path.display()));
                     continue;
                 }
                 let sub = text("subPath").unwrap_or("whole");
@@ -194,13 +199,19 @@ impl Workload {
                 let object = object.and_then(Value::as_str).expect("a ConfigMap or a Secret");
                 let mode = volume.pointer("/secret/defaultMode").and_then(Value::as_u64).unwrap_or(0o644);
                 let files = self.files.get(object).unwrap_or_else(|| panic!("nothing is known of {object}"));
+                // Of a Secret with a list only what the list names.
+                let items = volume.pointer("/secret/items").and_then(Value::as_array);
+                let listed =
+                    |key: &str| items.is_none_or(|items| items.iter().any(|item| item["key"] == key));
+                let files = files.iter().filter(|(key, _)| listed(key));
+                let files = files.map(|(key, text)| (key.clone(), text.clone())).collect();
                 let place = dir.join(name);
                 fs::create_dir(&place).expect("made");
-                publish(&place, files, u32::try_from(mode).expect("a mode"), group);
+                publish(&place, &files, u32::try_from(mode).expect("a mode"), group);
                 options.push(format!("--volume={}:{at}:ro", place.display()));
             }
         }
-        options
+        (options, memory)
     }
 
     /// Starts the container.
@@ -220,7 +231,8 @@ impl Workload {
         run.arg(format!("--network={}", self.network))
             .args(self.hardening(world))
             .args(self.environment(&name));
-        run.args(self.volumes(volumes.path()));
+        let (options, memory) = self.volumes(volumes.path());
+        run.args(options);
         run.arg(format!("--volume={}:/dev/termination-log", termination.display()));
         if let Some(hosts) = &self.hosts {
             run.arg(format!("--volume={}:/etc/hosts:ro", hosts.display()));
@@ -232,7 +244,28 @@ impl Workload {
             None => manifests.map(|word| word.as_str().expect("text").to_owned()).collect(),
         };
         let server = Server::start(&name, run.args(words));
-        Container { name, server, volumes }
+        Container { name, server, memory, volumes }
+    }
+}
+
+/// An `EmptyDir` in memory, or of a size of its own: mounted on this machine as a kubelet does it, gone when dropped.
+#[derive(Debug)]
+pub(super) struct Memory(PathBuf);
+
+impl Memory {
+    fn mount(path: &Path, size: &str, group: u32) -> Self {
+        fs::create_dir(path).expect("made");
+        let data = CString::new(format!("size={size},mode=2777,gid={group}")).expect("a text");
+        rustix::mount::mount(c"tmpfs", path, c"tmpfs", MountFlags::empty(), data.as_c_str())
+            .expect("mounted");
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // Whatever still uses it keeps it for as long.
+        let _gone = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
     }
 }
 

@@ -63,7 +63,8 @@ impl World {
     }
 
     /// The file that podman reads the filter from.
-    pub(super) fn profile(self) -> PathBuf {
+    #[must_use]
+    pub fn profile(self) -> PathBuf {
         match self {
             Self::UserNamespaces => PODMANS.into(),
             Self::RuntimeDefault => kept("runtime-default.json", &runtime_default()),

@@ -1,0 +1,17 @@
+//! The images of images/, started as the manifests of controller/deploy say, in both kinds of pod.
+
+mod cluster;
+mod install;
+mod job;
+mod manifests;
+mod pods;
+mod surface;
+
+/// Whether containers can be started; only root can, and tests/run says so. A root that cannot is an error.
+fn needed() -> bool {
+    let available = runtimed_tests::container::available();
+    if let Err(why) = &available {
+        assert!(!rustix::process::geteuid().is_root(), "{why}");
+    }
+    available.is_ok()
+}
