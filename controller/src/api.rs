@@ -15,6 +15,7 @@ mod read;
 mod runs;
 mod sessions;
 mod sources;
+mod span;
 mod submit;
 
 use std::collections::HashMap;

@@ -123,15 +123,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         // A stderr that nobody reads, or that is full, must not end the controller: what cannot be written is lost.
-        .log_internal_errors(false)
-        .finish();
+        .log_internal_errors(false);
+    // For a person as text, for a log stack as JSON lines.
+    let started = if io::stderr().is_terminal() {
+        log.with_ansi(std::env::var_os("NO_COLOR").is_none()).try_init()
+    } else {
+        log.json().flatten_event(true).with_span_list(false).try_init()
+    };
     // Tests that drive this function share one process, where the first has set it.
-    drop(tracing::subscriber::set_global_default(subscriber));
+    drop(started);
     let args = match cli.command {
         Command::Serve(args) => args,
         Command::Backup { data, to } => {

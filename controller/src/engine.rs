@@ -16,6 +16,7 @@
 //! Leases run by the monotonic clock of this process. They are counted from the start of the process for those that are
 //! found in the store: a restarted controller expires nothing before one lease period has gone by.
 
+mod census;
 mod command;
 mod handout;
 mod index;

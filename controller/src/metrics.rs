@@ -1,15 +1,25 @@
-//! What is counted, in the OpenMetrics text format.
+//! What is counted, in the OpenMetrics text format. Names are documented in docs/OPERATIONS.md and do not change.
 
+mod census;
+
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
+use jiff::Timestamp;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use runtimed_api::problem::Code;
-use runtimed_api::run::status::Phase;
+use runtimed_api::run::status::{AttemptEnd, AttemptStatus, Phase};
+
+pub(crate) use census::{Census, OfRuntime};
+
+/// Before every name.
+const PREFIX: &str = "runtimed_controller";
 
 type Labelled = Family<[(&'static str, String); 1], Counter<u64, AtomicU64>>;
 
@@ -18,35 +28,67 @@ type Labelled = Family<[(&'static str, String); 1], Counter<u64, AtomicU64>>;
 pub struct Metrics {
     registry: Arc<Registry>,
     submitted: Counter,
+    denied: Labelled,
     handed_out: Counter,
+    expired: Counter,
+    attempts: Labelled,
     finished: Labelled,
     rejected: Labelled,
-    daemons: Gauge,
+    submit: Histogram,
+    queue: Histogram,
+    kept: Counter<u64, AtomicU64>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (submitted, handed_out) = (Counter::default(), Counter::default());
-        let (finished, rejected) = (Labelled::default(), Labelled::default());
-        let daemons = Gauge::default();
-        let mut registry = Registry::with_prefix("runtimed_controller");
-        registry.register("runs_submitted", "Runs that were stored", submitted.clone());
-        registry.register("leases", "Leases that were given out", handed_out.clone());
-        registry.register("runs_finished", "Runs that reached a terminal phase", finished.clone());
-        registry.register("reports_rejected", "Reports that were not applied", rejected.clone());
-        registry.register("daemons", "Daemons that are connected", daemons.clone());
-        Self { registry: Arc::new(registry), submitted, handed_out, finished, rejected, daemons }
+        // From 200 µs, a commit to a good disk, to minutes.
+        let submit = Histogram::new(exponential_buckets(200e-6, 3.0, 12));
+        // From a millisecond to hours.
+        let queue = Histogram::new(exponential_buckets(1e-3, 4.0, 13));
+        let metrics = Self {
+            registry: Arc::default(),
+            submitted: Counter::default(),
+            denied: Labelled::default(),
+            handed_out: Counter::default(),
+            expired: Counter::default(),
+            attempts: Labelled::default(),
+            finished: Labelled::default(),
+            rejected: Labelled::default(),
+            submit,
+            queue,
+            kept: Counter::default(),
+        };
+        let of = &metrics;
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register("runs_submitted", "Runs that were stored", of.submitted.clone());
+        registry.register(
+            "submissions_denied",
+            "Submissions that were not taken, by code",
+            of.denied.clone(),
+        );
+        registry.register("leases", "Leases that were given out", of.handed_out.clone());
+        registry.register("leases_expired", "Leases that ran out", of.expired.clone());
+        registry.register("attempts", "Attempts that are over, by how they ended", of.attempts.clone());
+        registry.register("runs_finished", "Runs that reached a terminal phase", of.finished.clone());
+        registry.register("reports_rejected", "Reports that were not applied", of.rejected.clone());
+        registry.register("submit_seconds", "From a submission to its answer", of.submit.clone());
+        registry.register("queue_seconds", "From when a Run waits to its lease", of.queue.clone());
+        registry.register("result_bytes", "Bytes that daemons put into the store", of.kept.clone());
+        Self { registry: Arc::new(registry), ..metrics }
     }
 }
 
 impl Metrics {
-    /// All of it as text; empty if it cannot be written.
+    /// All of it as text, with what is looked up now; empty if it cannot be written.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self, census: &Census) -> String {
         let mut text = String::new();
-        match encode(&mut text, &self.registry) {
+        let written = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &census.registry()))
+            .and_then(|()| encode_eof(&mut text));
+        match written {
             Ok(()) => text,
-            Err(std::fmt::Error) => String::new(),
+            Err(fmt::Error) => String::new(),
         }
     }
 
@@ -54,8 +96,31 @@ impl Metrics {
         self.submitted.inc();
     }
 
-    pub(crate) fn handed_out(&self) {
+    /// A submission was answered after so long: with nothing, or with this code.
+    pub(crate) fn answered(&self, took: Duration, denied: Option<Code>) {
+        self.submit.observe(took.as_secs_f64());
+        if let Some(code) = denied {
+            self.denied.get_or_create(&[("code", code.to_string())]).inc();
+        }
+    }
+
+    /// A Run that was created then was handed out; these are its attempts, the new one last.
+    pub(crate) fn handed_out(&self, created: Timestamp, attempts: &[AttemptStatus]) {
         self.handed_out.inc();
+        if let [before @ .., now] = attempts {
+            let since = before.last().and_then(|before| before.finished_at).unwrap_or(created);
+            self.queue.observe(since.duration_until(now.started_at).as_secs_f64().max(0.0));
+        }
+    }
+
+    /// An attempt is over.
+    pub(crate) fn attempt_ended(&self, end: AttemptEnd) {
+        self.attempts.get_or_create(&[("end", format!("{end:?}"))]).inc();
+    }
+
+    /// An attempt was taken from a daemon that had not renewed its lease.
+    pub(crate) fn lease_expired(&self) {
+        self.expired.inc();
     }
 
     pub(crate) fn finished(&self, phase: Phase) {
@@ -66,7 +131,11 @@ impl Metrics {
         self.rejected.get_or_create(&[("code", code.to_string())]).inc();
     }
 
-    pub(crate) fn sessions(&self, count: usize) {
-        self.daemons.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// A daemon put so many bytes into the store.
+    pub(crate) fn kept(&self, bytes: u64) {
+        self.kept.inc_by(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;

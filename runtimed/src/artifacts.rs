@@ -21,6 +21,9 @@ use sha2::{Digest as _, Sha256};
 use crate::redact::{Masker, Redactor};
 use crate::room;
 
+/// Uploads of one Run at once.
+pub const MAX_UPLOADS: usize = 8;
+
 /// Files of one Run.
 const MAX_FILES: usize = 20_000;
 /// Bytes of one Run.

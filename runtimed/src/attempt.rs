@@ -39,9 +39,11 @@ use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::runtime::Runtime;
 use runtimed_api::session::{Lease, Report, ReportEvent};
+use runtimed_api::trace::TraceContext;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::admission::Permit;
 use crate::config::LogOutput;
@@ -104,17 +106,29 @@ struct Attempt {
     shipping: Option<JoinHandle<Option<String>>>,
 }
 
-/// Runs a lease up to its scrub, and leaves the rest to a task of `tails`.
+/// Runs a lease up to its scrub, and leaves the rest to a task of `tails`. All that is said of it on the way is said in a
+/// span that names it.
 pub async fn run(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &TaskTracker) -> Slot {
+    let span = span(&lease.attempt, lease.trace.as_ref());
+    steps(daemon, lease, session, tails).instrument(span).await
+}
+
+/// Names an attempt in every line of the log that is written within.
+pub(crate) fn span(key: &AttemptKey, trace: Option<&TraceContext>) -> tracing::Span {
+    let trace = trace.map(TraceContext::trace_id);
+    tracing::info_span!("attempt", namespace = %key.namespace, run = %key.name, attempt = key.attempt.0, trace)
+}
+
+async fn steps(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &TaskTracker) -> Slot {
     let key = lease.attempt.clone();
-    tracing::info!(attempt = %key, "accepted a lease");
+    tracing::info!("a lease is taken");
     let sender = Arc::clone(&daemon);
     let (mut attempt, accepted) = match accept::accept(daemon, lease, session).await {
         Ok(accepted) => accepted,
         Err(error) => {
             // Nothing was promised and nothing was done, so that this report need not outlive the daemon: without it the
             // lease runs out.
-            tracing::error!(attempt = %key, %error, "a lease was not accepted");
+            tracing::error!(%error, "a lease was not accepted");
             sender.outbox.deliver(not_accepted(key, &error));
             return Slot::Broken;
         }
@@ -123,7 +137,7 @@ pub async fn run(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &T
     if attempt.daemon.config.logs.stdout == LogOutput::Json {
         let live = &attempt.live;
         let source = LiveSource::new(Arc::clone(&live.log), live.key.attempt.0, CancellationToken::new());
-        tails.spawn(echo(source, live.key.clone()));
+        tails.spawn(echo(source, live.key.clone()).in_current_span());
     }
     let mut workspace = None;
     let ended = match accepted {
@@ -136,7 +150,7 @@ pub async fn run(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &T
         Some(workspace) => workspace.scrub(&mut attempt).await,
         None => Slot::Free,
     };
-    tails.spawn(tail::run(attempt, workspace));
+    tails.spawn(tail::run(attempt, workspace).in_current_span());
     slot
 }
 

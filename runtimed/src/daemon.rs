@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::isolation::Isolation;
 use crate::journal::Journal;
 use crate::logs::{Log, Pool};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Present};
 use crate::mirrors::Mirrors;
 use crate::notices::Notices;
 use crate::outbox::Outbox;
@@ -73,6 +73,22 @@ pub struct Daemon {
     pub readiness: Readiness,
     /// The result of the attempt that ended last.
     pub ended: watch::Sender<Option<Arc<AttemptResult>>>,
+}
+
+impl Daemon {
+    /// Its numbers, as text.
+    #[must_use]
+    pub fn numbers(&self) -> String {
+        let (outbox, oldest) = self.outbox.waiting();
+        let age = oldest.map_or(0, |at| at.duration_until(jiff::Timestamp::now()).as_secs());
+        self.metrics.text(Present {
+            ready: self.readiness.is_ready(),
+            slots: self.config.slots,
+            log_pool: self.log_pool.used(),
+            outbox,
+            outbox_age: u64::try_from(age).unwrap_or(0),
+        })
+    }
 }
 
 /// The three writable directories.

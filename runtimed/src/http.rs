@@ -63,8 +63,7 @@ async fn ready(State(shared): State<Shared>, headers: HeaderMap) -> Response {
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Refused> {
     auth::metrics(&shared.daemon, &headers)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], shared.daemon.metrics.text(shared.daemon.log_pool.used()))
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], shared.daemon.numbers()).into_response())
 }
 
 /// A problem as an answer.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -21,16 +22,17 @@ pub struct Metrics {
     pub free_slots: Gauge,
     /// Slots that are out of use, for what they staged could not be removed.
     pub quarantined: Gauge,
-    /// Reports that the controller has not answered.
-    pub outbox: Gauge,
+    ready: Gauge,
+    slots: Gauge,
+    outbox: Gauge,
     /// Modes of the daemon's own directories that somebody took away, and that were mended.
     pub modes_mended: Counter<u64, AtomicU64>,
-    /// How long the oldest of them has been waiting, in seconds.
-    pub outbox_age: Gauge,
+    outbox_age: Gauge,
     /// Leases that were taken.
     pub leases: Counter,
     log_bytes: Counter<u64, AtomicU64>,
     log_dropped: Counter<u64, AtomicU64>,
+    log_gaps: Counter<u64, AtomicU64>,
     log_pool: Gauge,
     redactions: Counter<u64, AtomicU64>,
     uploads: Counter<u64, AtomicU64>,
@@ -38,6 +40,21 @@ pub struct Metrics {
     upload_failures: Counter<u64, AtomicU64>,
     uploads_incomplete: Counter<u64, AtomicU64>,
     scrubs: Family<ScrubLabel, Counter>,
+}
+
+/// What is not counted but looked up when somebody asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The daemon takes Runs.
+    pub ready: bool,
+    /// Runs at once.
+    pub slots: u32,
+    /// Bytes that the logs of live attempts take.
+    pub log_pool: u64,
+    /// Reports that the controller has not answered.
+    pub outbox: usize,
+    /// How long the oldest of them has waited, in seconds.
+    pub outbox_age: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,12 +93,15 @@ impl Default for Metrics {
             steps,
             free_slots: Gauge::default(),
             quarantined: Gauge::default(),
+            ready: Gauge::default(),
+            slots: Gauge::default(),
             outbox: Gauge::default(),
             modes_mended: Counter::default(),
             outbox_age: Gauge::default(),
             leases: Counter::default(),
             log_bytes: Counter::default(),
             log_dropped: Counter::default(),
+            log_gaps: Counter::default(),
             log_pool: Gauge::default(),
             redactions: Counter::default(),
             uploads: Counter::default(),
@@ -93,6 +113,8 @@ impl Default for Metrics {
         let of = &metrics;
         registry.register("attempts", "Attempts that are over, by how they ended", of.attempts.clone());
         registry.register("step_seconds", "How long each step of an attempt took", of.steps.clone());
+        registry.register("ready", "1 while the daemon takes Runs", of.ready.clone());
+        registry.register("slots", "Runs at once", of.slots.clone());
         registry.register("free_slots", "Slots that have no Run", of.free_slots.clone());
         registry.register(
             "quarantined_slots",
@@ -121,6 +143,7 @@ impl Default for Metrics {
             "Bytes of log that were dropped and told in gaps",
             of.log_dropped.clone(),
         );
+        registry.register("log_gaps", "Places where bytes of log are missing", of.log_gaps.clone());
         registry.register("log_pool_bytes", "Bytes that the logs of live attempts take", of.log_pool.clone());
         registry.register("redactions", "Secrets that were masked in logs", of.redactions.clone());
         registry.register("uploads", "Files that were put into the store", of.uploads.clone());
@@ -149,8 +172,7 @@ impl Metrics {
     pub fn finished(&self, result: &AttemptResult) {
         self.attempts.get_or_create(&End { end: format!("{:?}", result.end) }).inc();
         for step in &result.steps {
-            let seconds = std::time::Duration::from_micros(step.micros).as_secs_f64();
-            self.steps.get_or_create(&StepLabel { step: step.step.as_str() }).observe(seconds);
+            self.took(step.step.as_str(), Duration::from_micros(step.micros));
         }
         self.log_bytes.inc_by(result.log.bytes);
         self.log_dropped.inc_by(result.log.dropped);
@@ -159,6 +181,20 @@ impl Metrics {
             let (medium, verified) = (scrub.medium.clone(), scrub.verified.to_string());
             self.scrubs.get_or_create(&ScrubLabel { medium, verified }).inc();
         }
+    }
+
+    /// The last report of an attempt took so long, from its journaling until the controller had answered it.
+    pub fn reported(&self, took: Duration) {
+        self.took("report", took);
+    }
+
+    fn took(&self, step: &'static str, took: Duration) {
+        self.steps.get_or_create(&StepLabel { step }).observe(took.as_secs_f64());
+    }
+
+    /// So many places of a log lack bytes.
+    pub fn gaps(&self, count: u64) {
+        self.log_gaps.inc_by(count);
     }
 
     /// So many secrets were masked in a log.
@@ -177,10 +213,15 @@ impl Metrics {
         self.upload_failures.inc();
     }
 
-    /// All of them, as text; `pool` are the bytes that the logs of live attempts take.
+    /// All of them, as text.
     #[must_use]
-    pub fn text(&self, pool: u64) -> String {
-        self.log_pool.set(i64::try_from(pool).unwrap_or(i64::MAX));
+    pub fn text(&self, present: Present) -> String {
+        let gauge = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge(&self.ready, present.ready.into());
+        gauge(&self.slots, present.slots.into());
+        gauge(&self.log_pool, present.log_pool);
+        gauge(&self.outbox, present.outbox as u64);
+        gauge(&self.outbox_age, present.outbox_age);
         let mut text = String::new();
         // Writing to a String fails only when a metric's own code does.
         match encode(&mut text, &self.registry) {
@@ -189,3 +230,6 @@ impl Metrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,13 @@ impl Outbox {
         self.until(|waiting| !waiting.iter().any(|report| report.attempt == *attempt)).await;
     }
 
+    /// How many reports are not acknowledged, and when the first of them was made.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, Option<jiff::Timestamp>) {
+        let waiting = self.lock();
+        (waiting.len(), waiting.front().map(|report| report.at))
+    }
+
     async fn until(&self, enough: impl Fn(&VecDeque<Report>) -> bool) {
         loop {
             let mut fewer = std::pin::pin!(self.fewer.notified());
@@ -83,10 +90,6 @@ impl Outbox {
         let mut failures = 0;
         loop {
             let batch: Vec<Report> = self.lock().iter().take(BATCH).cloned().collect();
-            daemon.metrics.outbox.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
-            let oldest =
-                batch.first().map_or(0, |report| report.at.duration_until(jiff::Timestamp::now()).as_secs());
-            daemon.metrics.outbox_age.set(oldest);
             if batch.is_empty() {
                 self.more.notified().await;
                 continue;

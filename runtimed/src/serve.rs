@@ -25,10 +25,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::admission::Admission;
 use crate::args::Failure;
-use crate::attempt::leftover;
+use crate::attempt::{self, leftover};
 use crate::config::{Config, TierChoice};
 use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
 use crate::isolation::Isolation;
@@ -132,7 +133,8 @@ impl Parts {
         let (current, sessions) = watch::channel(None);
         let (slots, tails) = (TaskTracker::new(), TaskTracker::new());
         for (attempt, spool) in recovered.logs {
-            tails.spawn(leftover(Arc::clone(&daemon), attempt, spool));
+            let span = attempt::span(&attempt, None);
+            tails.spawn(leftover(Arc::clone(&daemon), attempt, spool).instrument(span));
         }
         let quarantined = recovered.quarantined.min(daemon.config.slots);
         (0..quarantined).for_each(|_| slot::quarantine(&daemon));
@@ -472,7 +474,7 @@ pub(crate) fn start_log(otherwise: &str) {
     let started = if rustix::termios::isatty(rustix::stdio::stderr()) {
         log.compact().try_init()
     } else {
-        log.json().flatten_event(true).try_init()
+        log.json().flatten_event(true).with_span_list(false).try_init()
     };
     // A test that drives several daemons in one process has started it already.
     if let Err(error) = started {

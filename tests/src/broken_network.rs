@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -36,6 +37,8 @@ struct Shared {
     plan: Mutex<(VecDeque<Fault>, Fault)>,
     /// What happened.
     done: Mutex<Vec<Fault>>,
+    /// Bytes that were passed to the server.
+    asked: AtomicU64,
     open: Mutex<Option<Vec<TcpStream>>>,
 }
 
@@ -50,7 +53,7 @@ impl FaultProxy {
         let address = listener.local_addr().expect("its address");
         let plan = Mutex::new((plan.iter().copied().collect(), then));
         let (done, open) = (Mutex::default(), Mutex::new(Some(Vec::new())));
-        let shared = Arc::new(Shared { server, plan, done, open });
+        let shared = Arc::new(Shared { server, plan, done, asked: AtomicU64::new(0), open });
         let serving = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -69,6 +72,12 @@ impl FaultProxy {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many bytes were passed to the server so far.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.shared.asked.load(Ordering::Acquire)
     }
 
     /// What has happened to connections so far.
@@ -103,7 +112,7 @@ impl Shared {
         }
     }
 
-    fn serve(&self, mut client: TcpStream) -> io::Result<()> {
+    fn serve(self: &Arc<Self>, mut client: TcpStream) -> io::Result<()> {
         let fault = {
             let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
             let then = plan.1;
@@ -135,16 +144,31 @@ impl Shared {
         if !self.keep(&server) {
             return Ok(());
         }
-        let asking = (client.try_clone()?, server.try_clone()?);
-        let asks = thread::spawn(move || pass(asking.0, asking.1, most_asked));
-        pass(server, client, most_answered)?;
+        let asking = (client.try_clone()?, server.try_clone()?, Arc::clone(self));
+        let asks = thread::spawn(move || pass(asking.0, asking.1, most_asked, &asking.2.asked));
+        pass(server, client, most_answered, &AtomicU64::new(0))?;
         asks.join().map_err(|_| io::Error::other("a thread panicked"))?
     }
 }
 
+/// A connection whose bytes are counted as they are sent.
+struct Counted<'a>(&'a TcpStream, &'a AtomicU64);
+
+impl io::Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.0.write(bytes)?;
+        self.1.fetch_add(count as u64, Ordering::AcqRel);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Passes bytes on until the end, or until there were so many: then the connection breaks, both ways.
-fn pass(from: TcpStream, mut to: TcpStream, most: u64) -> io::Result<()> {
-    let passed = io::copy(&mut (&from).take(most), &mut to);
+fn pass(from: TcpStream, to: TcpStream, most: u64, count: &AtomicU64) -> io::Result<()> {
+    let passed = io::copy(&mut (&from).take(most), &mut Counted(&to, count));
     let how = if passed.as_ref().is_ok_and(|count| *count < most) { Shutdown::Write } else { Shutdown::Both };
     to.shutdown(how)?;
     if how == Shutdown::Both {

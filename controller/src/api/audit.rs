@@ -10,10 +10,11 @@ use runtimed_api::ids::RunName;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::tokens::Role;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 
 use super::answer::{Answer, Failure};
 use super::query::Query;
-use super::{App, Shared};
+use super::{App, Shared, span};
 use crate::audit::Entry;
 
 /// Entries of an answer at most.
@@ -63,7 +64,8 @@ pub(super) async fn read(
 pub(super) async fn record(State(app): Shared, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let subject = subject(&app, request.headers());
-    let response = next.run(request).await;
+    let span = span::of(&app, &request);
+    let response = next.run(request).instrument(span).await;
     let status = response.status();
     if is_worth_it(&method, &path, status) {
         let entry = Entry {

@@ -26,7 +26,8 @@ pub(super) async fn put(
     let digest = digest(&path)?;
     let run = attempt(&app, &headers).await?;
     let place = Blobs::Run(run.uid.clone());
-    app.blobs.put(&place.place(), &digest, MAX_BLOB, body::pieces(body)).await?;
+    let size = app.blobs.put(&place.place(), &digest, MAX_BLOB, body::pieces(body)).await?;
+    app.metrics.kept(size);
     Ok(StatusCode::CREATED)
 }
 

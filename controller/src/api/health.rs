@@ -31,5 +31,5 @@ pub(super) async fn metrics(State(app): Shared, headers: HeaderMap) -> Answer<Re
         return Err(Failure(Problem::new(Code::Forbidden, message)));
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(CONTENT_TYPE, kind)], app.metrics.text()).into_response())
+    Ok(([(CONTENT_TYPE, kind)], app.metrics.text(&app.engine.census().await?)).into_response())
 }

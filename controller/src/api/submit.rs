@@ -1,6 +1,7 @@
 //! `POST /v1/namespaces/{namespace}/runs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use axum::Extension;
 use axum::Json;
@@ -18,6 +19,7 @@ use runtimed_api::run::Run;
 use runtimed_api::run::limits::Limits;
 use runtimed_api::session::{SecretValue, Submission};
 use runtimed_api::tokens::Role;
+use runtimed_api::trace::{self, TraceContext};
 use uuid::Uuid;
 
 use super::answer::{Answer, Failure, invalid};
@@ -41,7 +43,15 @@ pub(super) async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Stored, Response> {
-    let person = app.authority.person(&headers).map_err(Failure)?;
+    let began = Instant::now();
+    let answer = take(&app, &namespace, &headers, body).await;
+    let denied = answer.as_ref().err().and_then(|response| response.extensions().get::<Code>().copied());
+    app.metrics.answered(began.elapsed(), denied);
+    answer
+}
+
+async fn take(app: &App, namespace: &str, headers: &HeaderMap, body: Body) -> Result<Stored, Response> {
+    let person = app.authority.person(headers).map_err(Failure)?;
     let namespace: Namespace = namespace.parse().map_err(Failure::from)?;
     allow(&person, Role::Submitter, &namespace).map_err(Failure)?;
     let submission: Submission = body::json(body, MAX_BODY).await?;
@@ -50,8 +60,8 @@ pub(super) async fn submit(
         let message = format!("{} may not use Runtime {}", person.subject, run.spec.runtime);
         return Err(Failure(Problem::new(Code::Forbidden, message)).into());
     }
-    let limits = check(&app, &namespace, &run, &secrets)?;
-    sources::check(&app, &namespace, &run).await?;
+    let limits = check(app, &namespace, &run, &secrets)?;
+    sources::check(app, &namespace, &run).await?;
     let queue = limits.queue.or(Limits::BUILT_IN.queue).ok_or_else(|| invalid("no limit of the queue"))?;
 
     let mut submitted = Submitted {
@@ -61,6 +71,7 @@ pub(super) async fn submit(
         labels: run.metadata.labels,
         spec: run.spec,
         requested_by: person.subject,
+        trace: trace(headers),
         queue,
         submitted_secrets: !secrets.is_empty(),
     };
@@ -148,6 +159,12 @@ fn secret_refusals(run: &Run, secrets: &BTreeMap<SecretName, SecretValue>) -> Ve
         }
     }
     refusals
+}
+
+/// The trace that the submitter is in; one that is not well formed is none.
+fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    TraceContext::read(text(trace::TRACEPARENT)?, text(trace::TRACESTATE))
 }
 
 fn name_of(run: &Run) -> Answer<RunName> {

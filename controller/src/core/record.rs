@@ -14,6 +14,7 @@ use runtimed_api::run::spec::RunSpec;
 use runtimed_api::run::status::{Phase, RunStatus};
 use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
 use runtimed_api::session::LeasedPatch;
+use runtimed_api::trace::TraceContext;
 use runtimed_store::Place;
 use serde::{Deserialize, Serialize};
 
@@ -138,6 +139,8 @@ pub struct Submitted {
     pub spec: RunSpec,
     /// The subject of the submitter's token.
     pub requested_by: String,
+    /// The trace that the submitter was in.
+    pub trace: Option<TraceContext>,
     /// How long it may wait for a daemon.
     pub queue: Span,
     /// Secrets were submitted with it.
@@ -178,8 +181,17 @@ impl Record {
     /// A submission as it is first stored.
     #[must_use]
     pub fn submitted(submitted: Submitted, now: Timestamp) -> Self {
-        let Submitted { key, uid, generate_name, labels, spec, requested_by, queue, submitted_secrets } =
-            submitted;
+        let Submitted {
+            key,
+            uid,
+            generate_name,
+            labels,
+            spec,
+            requested_by,
+            trace,
+            queue,
+            submitted_secrets,
+        } = submitted;
         let status = RunStatus {
             phase: Phase::Pending,
             since: now,
@@ -187,6 +199,7 @@ impl Record {
             step: None,
             last_output: None,
             requested_by,
+            trace,
             cancel_requested: false,
             fence: Fence::default(),
             finished_at: None,

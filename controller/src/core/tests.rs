@@ -39,6 +39,7 @@ fn submitted(retry: Option<Retry>) -> Record {
         labels: BTreeMap::new(),
         spec: spec(retry),
         requested_by: "alice".to_owned(),
+        trace: None,
         queue: Span::from_secs(60),
         submitted_secrets: false,
     };

@@ -17,6 +17,7 @@ use super::ops::{Op, Reply, Submitter, answer};
 use super::quota::{Denied, too_many_active};
 use super::sessions::run_key;
 use crate::core::{Event, Record, RunKey};
+use crate::metrics::Census;
 
 /// Runs that are not over at most.
 const MAX_ACTIVE: usize = 100_000;
@@ -93,6 +94,9 @@ pub(super) enum Command {
         key: RunKey,
         attempt: AttemptNumber,
         reply: oneshot::Sender<Option<Located>>,
+    },
+    Census {
+        reply: oneshot::Sender<Census>,
     },
     Drain,
     DrainSession {
@@ -244,6 +248,14 @@ impl Engine {
         self.ask(|reply| Command::Locate { key, attempt, reply }).await
     }
 
+    /// Runs, daemons and slots as they are now.
+    ///
+    /// # Errors
+    /// The controller stops.
+    pub(crate) async fn census(&self) -> Result<Census, Problem> {
+        self.ask(|reply| Command::Census { reply }).await
+    }
+
     /// Ends every wait: those who wait are told that there is nothing.
     pub async fn drain(&self) {
         // An engine that is gone has ended every wait.
@@ -290,6 +302,7 @@ impl State {
             }
             Command::Attempt { attempt, reply } => answer(reply, self.attempt(&attempt)),
             Command::Locate { key, attempt, reply } => answer(reply, self.locate(&key, attempt)),
+            Command::Census { reply } => answer(reply, self.census()),
             Command::Drain => self.drain(),
             Command::DrainSession { session, runtime, reply } => {
                 answer(reply, self.drain_session(&session, &runtime));

@@ -69,6 +69,7 @@ impl State {
         let lease = Lease {
             run: record.order(),
             requested_by: record.status.requested_by.clone(),
+            trace: record.status.trace.clone(),
             token: self.parts.tokens.lease(&attempt),
             read_token: self.parts.tokens.read(&attempt),
             secrets: self.vault.get(&record.uid).cloned().unwrap_or_default(),
@@ -76,7 +77,7 @@ impl State {
             given_millis: Some(self.parts.clock.millis()),
             attempt,
         };
-        self.parts.metrics.handed_out();
+        self.parts.metrics.handed_out(record.created, &record.status.attempts);
         if slot.reply.send(Box::new(lease)).is_err() {
             // Whoever waited is gone, and nothing was sent: the Run need not wait for the lease to run out.
             self.start(record.key.clone(), Op::Event(Event::Undelivered(held.fence)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName};
 use runtimed_api::run::Run;
-use runtimed_api::run::status::Phase;
+use runtimed_api::run::status::{AttemptEnd, Phase};
 use runtimed_api::run::step::Step;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -89,6 +89,11 @@ impl Index {
         self.active.values().any(|active| active.record.uid == *uid)
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Record> {
+        self.active.values().map(|active| &*active.record)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.active.len()
     }
@@ -138,6 +143,13 @@ impl Index {
     }
 }
 
+/// How the attempt ended that a daemon had, if it is over now.
+fn end_of(known: &Active, now: &Record) -> Option<AttemptEnd> {
+    let held = known.record.held().filter(|held| now.held().as_ref() != Some(held))?;
+    let attempt = now.status.attempts.iter().find(|attempt| attempt.fence == held.fence)?;
+    Some(attempt.result.as_ref()?.end)
+}
+
 impl State {
     /// Takes a change of the store in.
     pub(super) fn observe(&mut self, change: Change) {
@@ -166,6 +178,9 @@ impl State {
         // Its end may be the room that another waits for.
         self.dirty.insert(record.runtime().clone());
         let known = self.index.remove(&key).filter(|known| known.record.uid == record.uid);
+        if let Some(end) = known.as_ref().and_then(|known| end_of(known, &record)) {
+            self.parts.metrics.attempt_ended(end);
+        }
         // What was known of this attempt still holds; what was known of another does not.
         let same = known.as_ref().filter(|known| known.record.held() == record.held());
         let (live, lease_until) = same.map_or((Live::default(), None), |same| (same.live, same.lease_until));

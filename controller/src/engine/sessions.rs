@@ -59,6 +59,14 @@ pub(super) struct Session {
     finished: VecDeque<AttemptKey>,
 }
 
+/// A daemon that is connected, for whoever counts them.
+pub(super) struct Connected<'a> {
+    pub(super) runtime: &'a RuntimeName,
+    pub(super) slots: usize,
+    /// It takes no Run now.
+    pub(super) is_unready: bool,
+}
+
 /// A renewal that waits for something to do.
 #[derive(Debug)]
 struct Renewal {
@@ -73,8 +81,12 @@ impl Sessions {
     }
 
     /// Daemons that are connected.
-    pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+    pub(super) fn all(&self) -> impl Iterator<Item = Connected<'_>> {
+        self.by_id.values().map(|session| Connected {
+            runtime: &session.runtime,
+            slots: session.slots,
+            is_unready: session.draining || session.unready.is_some(),
+        })
     }
 
     /// Why daemons of this Runtime take no other Run, where they say so.
@@ -161,7 +173,6 @@ impl State {
         self.sessions.by_id.insert(id.clone(), session);
         self.sessions.by_daemon.insert(name, id.clone());
         self.timers.at(Instant::now() + self.parts.lease, Timer::Session(id.clone()));
-        self.parts.metrics.sessions(self.sessions.len());
         self.publish_waiting(&open.runtime);
         Ok(id)
     }
@@ -330,7 +341,6 @@ impl State {
     fn end_session(&mut self, id: &SessionId) {
         if let Some(session) = self.sessions.remove(id) {
             self.slots.end_session(&session.runtime, id);
-            self.parts.metrics.sessions(self.sessions.len());
         }
     }
 

@@ -26,6 +26,7 @@ fn record(name: &str, uid: &str) -> Record {
         labels: BTreeMap::from([("parity".to_owned(), (name.len() % 2).to_string())]),
         spec: serde_json::from_value(spec).expect("a spec"),
         requested_by: "alice".to_owned(),
+        trace: None,
         queue: Span::from_secs(60),
         submitted_secrets: false,
     };

@@ -21,6 +21,11 @@ pub const TRANSACTION_TOKEN_FILE: &str = "RUNTIMED_TRANSACTION_TOKEN_FILE";
 /// The staged file of the secret named `context-subject`.
 pub const CONTEXT_SUBJECT_TOKEN_FILE: &str = "RUNTIMED_CONTEXT_TOKEN_SUBJECT_TOKEN_FILE";
 
+/// The submitter's `traceparent`, as OpenTelemetry's tools look for it.
+pub const TRACEPARENT: &str = "TRACEPARENT";
+/// The submitter's `tracestate`.
+pub const TRACESTATE: &str = "TRACESTATE";
+
 /// The variable that names the staged file of a secret: two well-known ones, else `RUNTIMED_SECRET_<NAME>_FILE`.
 #[must_use]
 pub fn secret_file(secret: &str) -> String {

@@ -28,6 +28,7 @@ pub mod runtime;
 pub mod schema;
 pub mod session;
 pub mod tokens;
+pub mod trace;
 
 /// The only version of the stored types so far.
 pub const API_VERSION: &str = "runtimed.dev/v1alpha1";

@@ -20,6 +20,7 @@ use crate::run::outcome::Outcome;
 use crate::run::status::AttemptResult;
 use crate::run::step::Step;
 use crate::runtime::Runtime;
+use crate::trace::TraceContext;
 
 /// A daemon opens its Session: `POST /v1/sessions`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -87,6 +88,9 @@ pub struct Lease {
     /// The prior patches, resolved, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<LeasedPatch>,
+    /// The trace that the submitter was in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// When it was given, on the clock of [`Session::at_millis`]: an answer that was long on its way is no lease any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_millis: Option<u64>,

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use runtimed_api::environment as names;
 use runtimed_api::ids::Namespace;
 use runtimed_api::parse;
 use runtimed_api::session::SecretText;
+use runtimed_api::trace::TraceContext;
 use runtimed_client::Endpoint;
 use runtimed_client::controller::Controller;
 use serde::Deserialize;
@@ -67,6 +69,12 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The trace that this process is a part of.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::read(self.get(names::TRACEPARENT)?, self.get(names::TRACESTATE))
+    }
+
     /// The configuration's file, if there is a place for one.
     #[must_use]
     pub fn config_file(&self) -> Option<PathBuf> {
@@ -93,6 +101,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// The controller's certificate authorities.
     pub ca_file: Option<PathBuf>,
+    /// The trace that this process is a part of: `TRACEPARENT` and `TRACESTATE`.
+    pub trace: Option<TraceContext>,
 }
 
 impl Settings {
@@ -141,6 +151,7 @@ impl Settings {
             namespace: namespace.map_or_else(default_namespace, Ok)?,
             token_file: path(&global.token_file, "RUNTIMECTL_TOKEN_FILE", context.token_file),
             ca_file: path(&global.ca_file, "RUNTIMECTL_CA_FILE", context.ca_file),
+            trace: environment.trace(),
         })
     }
 
@@ -155,7 +166,10 @@ impl Settings {
                  `runtimectl local -- CMD` needs none",
             ));
         };
-        let controller = Controller::new(&Endpoint { url, ca_file: self.ca_file.clone() })?;
+        let mut controller = Controller::new(&Endpoint { url, ca_file: self.ca_file.clone() })?;
+        if let Some(trace) = &self.trace {
+            controller = controller.with_trace(trace.clone());
+        }
         match &self.token_file {
             None => Ok(controller),
             Some(file) => Ok(controller.with_token(token(file)?)),

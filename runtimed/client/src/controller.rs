@@ -5,6 +5,7 @@ mod people;
 mod streams;
 
 use runtimed_api::session::SecretText;
+use runtimed_api::trace::TraceContext;
 
 pub use crate::logs::LogQuery;
 pub use daemons::{Blob, LogOf};
@@ -33,6 +34,12 @@ impl Controller {
     #[must_use]
     pub fn with_token(&self, token: SecretText) -> Self {
         Self { exchange: self.exchange.clone().with_token(token) }
+    }
+
+    /// The same controller over the same connections, told of this trace with every request.
+    #[must_use]
+    pub fn with_trace(&self, trace: TraceContext) -> Self {
+        Self { exchange: self.exchange.clone().with_trace(trace) }
     }
 
     /// Its URL.

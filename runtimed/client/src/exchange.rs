@@ -8,6 +8,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use runtimed_api::parse;
 use runtimed_api::problem::Problem;
 use runtimed_api::session::SecretText;
+use runtimed_api::trace::{self, TraceContext};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -29,16 +30,22 @@ pub(crate) struct Exchange {
     client: Client,
     base: Url,
     token: Option<SecretText>,
+    trace: Option<TraceContext>,
 }
 
 impl Exchange {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, EndpointError> {
         let base = endpoint.parse()?;
-        Ok(Self { client: endpoint.client(&base)?, base, token: None })
+        Ok(Self { client: endpoint.client(&base)?, base, token: None, trace: None })
     }
 
     pub(crate) fn with_token(mut self, token: SecretText) -> Self {
         self.token = Some(token);
+        self
+    }
+
+    pub(crate) fn with_trace(mut self, trace: TraceContext) -> Self {
+        self.trace = Some(trace);
         self
     }
 
@@ -62,7 +69,13 @@ impl Exchange {
         url: Url,
         token: Option<&SecretText>,
     ) -> Result<RequestBuilder, ClientError> {
-        let request = self.client.request(method, url);
+        let mut request = self.client.request(method, url);
+        if let Some(trace) = &self.trace {
+            request = request.header(trace::TRACEPARENT, trace.parent());
+            if let Some(state) = trace.state() {
+                request = request.header(trace::TRACESTATE, state);
+            }
+        }
         let Some(token) = token.or(self.token.as_ref()) else { return Ok(request) };
         let bearer = Zeroizing::new(format!("Bearer {}", token.expose()));
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| ClientError::Token)?;

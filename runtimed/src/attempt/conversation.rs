@@ -17,6 +17,7 @@ use runtimed_api::session::{Report, ReportEvent};
 use runtimed_sandbox::passing::Sealed;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::accept::Accepted;
 use super::given::{self, Given};
@@ -60,7 +61,7 @@ impl Conversation {
             |why: String| Problem::new(Code::WorkerFailed, format!("the worker cannot be started: {why}"));
         let (worker, pipes) = workers::launch(&attempt.daemon.worker, attempt.daemon.isolation.tier)
             .map_err(|error| failed(error.to_string()))?;
-        tokio::spawn(logs::diagnostics(pipes.diagnostics, attempt.key().to_string()));
+        tokio::spawn(logs::diagnostics(pipes.diagnostics).in_current_span());
         let log = std::sync::Arc::clone(&attempt.live.log);
         let (daemon, redactor) = (std::sync::Arc::clone(&attempt.daemon), attempt.redactor.clone());
         let pump = tokio::spawn(async move {
@@ -326,7 +327,7 @@ impl Conversation {
         end: AttemptEnd,
     ) -> Result<(), Ended> {
         attempt.result.outcome = Some(outcome.clone());
-        tracing::info!(attempt = %attempt.key(), ?end, "the command has ended");
+        tracing::info!(?end, "the command has ended");
         let key = attempt.key().clone();
         let report = Report {
             attempt: key.clone(),

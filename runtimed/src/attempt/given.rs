@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use runtimed_api::environment::INPUTS_DIR;
+use runtimed_api::environment::{INPUTS_DIR, TRACEPARENT, TRACESTATE};
 use runtimed_api::link::{Input, layout};
 use runtimed_api::policy::Granted;
 use runtimed_api::problem::{Code, Problem};
@@ -59,7 +59,7 @@ pub(super) async fn give(
     Ok(Given { any, inputs: inputs(attempt, workspace).await? })
 }
 
-/// The variables that lead to it, and out.
+/// The variables that lead to it, and out, and that name the submitter's trace.
 pub(super) fn variables(attempt: &Attempt, granted: &Granted, places: &Places) -> BTreeMap<String, String> {
     let daemon = &attempt.daemon;
     let mut variables = proxy::variables(&daemon.config.proxy, &daemon.environment, &granted.network);
@@ -70,6 +70,10 @@ pub(super) fn variables(attempt: &Attempt, granted: &Granted, places: &Places) -
     }
     if !attempt.lease.run.spec.inputs.is_empty() {
         variables.insert(INPUTS_DIR.to_owned(), within(layout::INPUTS));
+    }
+    if let Some(trace) = &attempt.lease.trace {
+        variables.insert(TRACEPARENT.to_owned(), trace.parent().to_owned());
+        variables.extend(trace.state().map(|state| (TRACESTATE.to_owned(), state.to_owned())));
     }
     variables
 }

@@ -85,7 +85,7 @@ impl Rotation {
                 Err(why) if secret.failure.as_ref() == Some(&why) => {}
                 Err(why) if self.warned < MAX_WARNINGS => {
                     self.warned += 1;
-                    tracing::warn!(attempt = %attempt.key(), secret = %name, why, "a secret was not replaced");
+                    tracing::warn!(secret = %name, why, "a secret was not replaced");
                     attempt.result.warnings.push(kept(&name, &why));
                     secret.failure = Some(why);
                 }
@@ -113,7 +113,7 @@ impl Rotation {
             .register(&[(name, value.expose())])
             .map_err(|_| "its new value cannot be masked beside the others".to_owned())?;
         workspace.rotate(&secret.file, &value, secret.mode).map_err(|error| error.to_string())?;
-        tracing::info!(attempt = %attempt.key(), secret = name, "a secret was replaced");
+        tracing::info!(secret = name, "a secret was replaced");
         secret.last = digest;
         Ok(())
     }

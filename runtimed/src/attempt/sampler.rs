@@ -12,6 +12,7 @@ use runtimed_api::run::limits::{LimitName, Limits};
 use runtimed_sandbox::process::{self, Pid};
 use runtimed_sandbox::tree::Tree;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::cpu;
 use super::workspace::Workspace;
@@ -82,7 +83,7 @@ pub(super) fn start(
     let before = cpu::reaped(worker.pid());
     let watched = Arc::new(Watched { limits: limits.clone(), worker: worker.pid(), trees, page, before });
     let live = Arc::clone(&attempt.live);
-    Ok(Some(Sampler { task: tokio::spawn(watch(watched, live)) }))
+    Ok(Some(Sampler { task: tokio::spawn(watch(watched, live).in_current_span()) }))
 }
 
 async fn watch(watched: Arc<Watched>, live: Arc<Live>) {

@@ -6,28 +6,28 @@ use futures_util::StreamExt as _;
 use runtimed_api::run::status::AttemptEnd;
 use runtimed_api::run::step::Step;
 use runtimed_api::session::{Report, ReportEvent};
+use runtimed_store::Place;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Attempt;
+use super::clock;
 use super::collect::PATCH;
 use super::uploads::{self, Item};
 use super::workspace::{Workspace, blocking};
+use crate::artifacts::MAX_UPLOADS;
 use crate::daemon::Stop;
 use crate::journal::Record;
-
-/// Uploads of one Run at once.
-const PARALLEL: usize = 8;
 
 /// Uploads, reports and releases.
 pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
     let key = attempt.key().clone();
     // Everything that goes up is in the spool: a store that is away holds no tree.
     let released = async {
-        match workspace {
-            Some(workspace) => workspace.release().await,
-            None => Ok(()),
-        }
+        let workspace = workspace?;
+        let began = Instant::now();
+        let released = workspace.release().await;
+        Some((released, clock::of(Step::Release, began.elapsed())))
     };
     let uploaded = async {
         if attempt.result.end == AttemptEnd::Lost {
@@ -38,6 +38,10 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
         }
     };
     let (released, ()) = tokio::join!(released, uploaded);
+    let released = released.map_or(Ok(()), |(released, took)| {
+        attempt.result.steps.push(took);
+        released
+    });
     // What the uploads have added is masked as well.
     attempt.mask();
     let daemon = std::sync::Arc::clone(&attempt.daemon);
@@ -49,18 +53,20 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
         at: jiff::Timestamp::now(),
         event: ReportEvent::Finished(Box::new(attempt.result.clone())),
     };
-    tracing::info!(attempt = %key, end = ?attempt.result.end, "the attempt is over");
+    let began = Instant::now();
+    tracing::info!(end = ?attempt.result.end, "the attempt is over");
     if let Err(error) = daemon.outbox.send(&daemon, Vec::new(), report.clone()).await {
-        tracing::error!(attempt = %key, %error, "the result cannot be journaled, and is lost if the daemon dies now");
+        tracing::error!(%error, "the result cannot be journaled, and is lost if the daemon dies now");
         daemon.outbox.deliver(report);
     }
     match released {
         Ok(()) => daemon.journal.note(Record::Released { attempt: key.clone() }),
         // The journal keeps the record, so that the next start tries again.
-        Err(problem) => tracing::error!(attempt = %key, %problem, "a workspace is left behind"),
+        Err(problem) => tracing::error!(%problem, "a workspace is left behind"),
     }
     // The lease is renewed, and the log is served, until the controller knows the end.
     daemon.outbox.acknowledged(&key).await;
+    daemon.metrics.reported(began.elapsed());
     daemon.attempts.remove(&key);
     let spool = attempt.live.spool.clone();
     let removed = blocking(move || match std::fs::remove_dir_all(spool) {
@@ -68,7 +74,7 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
         _ => Ok(()),
     });
     if let Ok(Err(error)) = removed.await {
-        tracing::error!(attempt = %key, %error, "a spool is left behind");
+        tracing::error!(%error, "a spool is left behind");
     }
     attempt.live.log.forget();
 }
@@ -80,16 +86,18 @@ async fn upload(attempt: &mut Attempt) {
     attempt.result.log.bytes = facts.bytes;
     attempt.result.log.records = facts.records;
     attempt.result.log.dropped = facts.dropped;
+    attempt.daemon.metrics.gaps(facts.gaps);
     if let Some(failure) = facts.failure {
         attempt.result.warnings.push(format!("the log could not be written whole: {failure}"));
     }
-    let deadline = Instant::now() + attempt.daemon.config.upload.deadline.get();
+    let daemon = std::sync::Arc::clone(&attempt.daemon);
+    let deadline = Instant::now() + daemon.config.upload.deadline.get();
     let mut shipping = attempt.shipping.take();
     let items = results(attempt);
     let nothing = items.is_empty() && facts.segments.is_empty();
     let put = items.into_iter().map(|item| uploads::put(attempt, item, deadline));
     let others = futures_util::stream::iter(put)
-        .buffer_unordered(PARALLEL)
+        .buffer_unordered(MAX_UPLOADS)
         .filter_map(std::future::ready)
         .collect::<Vec<String>>();
     // Asked before: a Run that was cancelled while it ran keeps its results.
@@ -103,12 +111,23 @@ async fn upload(attempt: &mut Attempt) {
     };
     shipping.take().inspect(JoinHandle::abort);
     failed.extend(log);
+    if let Some(store) = daemon.store.as_ref().filter(|_| !failed.is_empty()) {
+        // What was given up in the middle leaves parts. The controller looks again when the Run is removed.
+        match tokio::time::timeout(SWEEP, store.sweep(&Place::of_run(&attempt.key().uid))).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "parts may be left in the store"),
+            Err(_elapsed) => tracing::warn!("parts may be left in the store, which does not answer"),
+        }
+    }
     attempt.result.uploads_incomplete = failed.into_iter().take(100).collect();
     if !nothing {
         let lap = attempt.clock.lap(Step::Upload);
         attempt.result.steps.push(lap);
     }
 }
+
+/// How long unfinished uploads may be looked for.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// What uploads that go well get to come to their end when the Run is cancelled: a log is wanted of such a Run as well.
 const AFTER_CANCEL: Duration = Duration::from_secs(5);

@@ -11,9 +11,10 @@ use runtimed_api::ids::AttemptKey;
 use runtimed_api::session::SecretText;
 use runtimed_client::ClientError;
 use runtimed_client::controller::{Blob, LogOf};
-use runtimed_store::{BlobError, Place};
+use runtimed_store::{Begun, BlobError, Place};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Attempt;
 use crate::daemon::Daemon;
@@ -62,9 +63,9 @@ impl UploadError {
 /// Puts one item, again and again until the deadline. Returns what did not get there.
 pub(super) async fn put(attempt: &Attempt, item: Item, deadline: Instant) -> Option<String> {
     let late = || Some(format!("{}: the store did not take it in time", item.what));
-    let mut failures = 0;
+    let (mut failures, mut begun) = (0, Begun::default());
     loop {
-        let tried = tokio::time::timeout_at(deadline, put_once(attempt, &item)).await;
+        let tried = tokio::time::timeout_at(deadline, put_once(attempt, &item, &mut begun)).await;
         let error = match tried {
             Ok(Ok(())) => return None,
             Ok(Err(error)) => error,
@@ -76,16 +77,16 @@ pub(super) async fn put(attempt: &Attempt, item: Item, deadline: Instant) -> Opt
         if !error.is_retryable() || Instant::now() + pause >= deadline {
             return Some(format!("{}: {error}", item.what));
         }
-        tracing::debug!(attempt = %attempt.key(), %error, what = item.what, "an upload is tried again");
+        tracing::debug!(%error, what = item.what, "an upload is tried again");
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn put_once(attempt: &Attempt, item: &Item) -> Result<(), UploadError> {
+async fn put_once(attempt: &Attempt, item: &Item, begun: &mut Begun) -> Result<(), UploadError> {
     let daemon = &attempt.daemon;
     if let Some(store) = &daemon.store {
         let place = Place::of_run(&attempt.key().uid);
-        store.put_file(&place, &item.digest, item.size, &item.path).await?;
+        store.put_file(&place, &item.digest, item.size, &item.path, begun).await?;
     } else {
         let file = tokio::fs::File::open(&item.path).await.map_err(BlobError::File)?;
         let token = &attempt.lease.token;
@@ -99,7 +100,8 @@ async fn put_once(attempt: &Attempt, item: &Item) -> Result<(), UploadError> {
 pub(super) fn ship(attempt: &Attempt) -> JoinHandle<Option<String>> {
     let (daemon, log) = (Arc::clone(&attempt.daemon), Arc::clone(&attempt.live.log));
     let (key, token) = (attempt.key().clone(), attempt.lease.token.clone());
-    tokio::spawn(async move { Shipper { daemon, log, key, token, sent: Vec::new() }.run().await })
+    let shipper = Shipper { daemon, log, key, token, sent: Vec::new() };
+    tokio::spawn(shipper.run().in_current_span())
 }
 
 struct Shipper {
@@ -131,7 +133,7 @@ impl Shipper {
                     self.daemon.metrics.upload_failed();
                     let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
                     failures += 1;
-                    tracing::debug!(attempt = %self.key, %error, "a part of a log is sent again");
+                    tracing::debug!(%error, "a part of a log is sent again");
                     tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
                 }
                 Err(error) => return Some(format!("log: {error}")),
@@ -194,7 +196,7 @@ pub(crate) async fn leftover(daemon: Arc<Daemon>, key: AttemptKey, spool: PathBu
                 error.retry_after().unwrap_or_else(|| backoff(failures)).max(Duration::from_millis(1));
             failures += 1;
             if !error.is_retryable() || Instant::now() + pause >= deadline {
-                tracing::warn!(attempt = %key, %error, "the end of a log is lost with the daemon that wrote it");
+                tracing::warn!(%error, "the end of a log is lost with the daemon that wrote it");
                 break;
             }
             tokio::time::sleep(pause).await;
@@ -204,7 +206,7 @@ pub(crate) async fn leftover(daemon: Arc<Daemon>, key: AttemptKey, spool: PathBu
     if let Ok(Err(error)) = removed.await
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::error!(attempt = %key, %error, "a spool is left behind");
+        tracing::error!(%error, "a spool is left behind");
     }
 }
 

@@ -14,7 +14,8 @@ use runtimed_api::run::Run;
 use runtimed_api::run::spec::PriorPatch;
 use runtimed_api::runtime::{Runtime, RuntimeKind, RuntimeMetadata, RuntimeSpec};
 use runtimed_api::session::{Lease, LeasedPatch, SecretText};
-use runtimed_api::{MAX_OBJECT_BYTES, parse};
+use runtimed_api::trace::TraceContext;
+use runtimed_api::{MAX_OBJECT_BYTES, environment, parse};
 use serde_json::{Value, json};
 
 use super::JobArgs;
@@ -173,7 +174,7 @@ pub(super) fn given(config: &Config, args: JobArgs) -> Result<Option<Given>, Fai
     let (leased, patches) = patches(config, &run, &args.patch).map_err(Failure::usage)?;
     run.spec.prior_patches =
         leased.iter().map(|patch| PriorPatch { run: None, digest: Some(patch.digest) }).collect();
-    Ok(Some(of(config, run, leased, patches, args.results).map_err(Failure::usage)?))
+    Ok(Some(of(config, run, leased, patches, args.results, trace()).map_err(Failure::usage)?))
 }
 
 /// A Run of a command alone.
@@ -183,7 +184,13 @@ pub(super) fn given(config: &Config, args: JobArgs) -> Result<Option<Given>, Fai
 pub(crate) fn given_command(config: &Config, name: &str, command: Vec<String>) -> anyhow::Result<Given> {
     let parts = Parts { name: Some(name.to_owned()), command, ..Parts::default() };
     let run = parse::from(&parts.object(config.runtime.as_str())?)?;
-    of(config, run, Vec::new(), BTreeMap::new(), None)
+    of(config, run, Vec::new(), BTreeMap::new(), None, None)
+}
+
+/// The trace that whoever started this process is in.
+fn trace() -> Option<TraceContext> {
+    let state = std::env::var(environment::TRACESTATE).ok();
+    TraceContext::read(&std::env::var(environment::TRACEPARENT).ok()?, state.as_deref())
 }
 
 fn of(
@@ -192,8 +199,9 @@ fn of(
     leased: Vec<LeasedPatch>,
     patches: BTreeMap<Digest, Bytes>,
     results: Option<PathBuf>,
+    trace: Option<TraceContext>,
 ) -> anyhow::Result<Given> {
-    let lease = lease(run, leased)?;
+    let lease = lease(run, leased, trace)?;
     let runtime = Runtime {
         api_version: runtimed_api::run::ApiVersion::default(),
         kind: RuntimeKind::default(),
@@ -270,7 +278,7 @@ fn patches(
 }
 
 /// The lease that a controller would have made of it.
-fn lease(run: Run, patches: Vec<LeasedPatch>) -> anyhow::Result<Lease> {
+fn lease(run: Run, patches: Vec<LeasedPatch>, trace: Option<TraceContext>) -> anyhow::Result<Lease> {
     let default = || "default".parse::<Namespace>();
     let namespace = run.metadata.namespace.clone().map_or_else(default, Ok)?;
     let name = run.metadata.name.clone().context("the Run has no name")?;
@@ -290,6 +298,7 @@ fn lease(run: Run, patches: Vec<LeasedPatch>) -> anyhow::Result<Lease> {
         read_token: SecretText::new(random_token()?),
         secrets: BTreeMap::new(),
         patches,
+        trace,
         given_millis: None,
     })
 }

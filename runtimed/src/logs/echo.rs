@@ -40,7 +40,7 @@ pub async fn echo(mut source: LiveSource, key: AttemptKey) {
                 More::Closed | More::Stopping => break,
             },
             Err(error) => {
-                tracing::error!(attempt = %lines.key, %error, "a log cannot be read for standard output");
+                tracing::error!(%error, "a log cannot be read for standard output");
                 return;
             }
         };

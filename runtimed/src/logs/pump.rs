@@ -50,7 +50,7 @@ async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) -> u
 }
 
 /// Reads the worker's own diagnostics, bounded, into the daemon's log.
-pub async fn diagnostics(mut pipe: Receiver, attempt: String) {
+pub async fn diagnostics(mut pipe: Receiver) {
     let mut text = Vec::new();
     // More than this is no diagnosis; the rest is read and dropped so that the worker never blocks.
     const MOST: usize = 16 * 1024;
@@ -63,6 +63,6 @@ pub async fn diagnostics(mut pipe: Receiver, attempt: String) {
         text.extend_from_slice(&buffer[..room]);
     }
     for line in String::from_utf8_lossy(&text).lines().take(100) {
-        tracing::warn!(attempt, worker = line.escape_debug().to_string(), "the worker said");
+        tracing::warn!(worker = line.escape_debug().to_string(), "the worker said");
     }
 }

@@ -76,6 +76,7 @@ struct Inner {
     offset: u64,
     records: u64,
     dropped: u64,
+    gaps: u64,
     /// Of what was dropped: what no gap record has told yet.
     untold: u64,
     /// Nothing waits any more for room: the command is over.
@@ -110,6 +111,8 @@ pub struct Facts {
     pub records: u64,
     /// Bytes that were dropped.
     pub dropped: u64,
+    /// Places where they were.
+    pub gaps: u64,
     /// Why bytes were dropped, if not for the limit.
     pub failure: Option<String>,
 }
@@ -209,6 +212,7 @@ impl Log {
             bytes: inner.offset,
             records: inner.records,
             dropped: inner.dropped,
+            gaps: inner.gaps,
             failure: inner.failure.clone(),
         }
     }
@@ -328,6 +332,7 @@ impl Inner {
         log::append(&mut bytes, Record { micros, body: Body::Gap(self.untold) });
         self.append(dir, &bytes, 0)?;
         self.untold = 0;
+        self.gaps += 1;
         Ok(())
     }
 

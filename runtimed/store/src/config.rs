@@ -8,6 +8,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{ClientOptions, HttpClient, HttpConnector};
 use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use runtimed_client::Endpoint;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BlobStore;
 use super::credentials::{AwsFiles, read};
+use super::sweep::Bucket;
 
 /// The longest silence of a store, in the middle of an answer or of what is sent: then the connection is given up, and the
 /// request tried again.
@@ -98,7 +100,8 @@ impl StoreConfig {
     pub fn open(&self) -> Result<BlobStore, StoreError> {
         let failed = |why: String| StoreError { what: self.to_string(), why };
         let cloud = |error: object_store::Error| failed(error.to_string());
-        let (store, prefix): (Arc<dyn ObjectStore>, &str) = match self {
+        let mut bucket_of_s3 = None;
+        let (store, parts, prefix): (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>, &str) = match self {
             Self::Directory { path } => {
                 return BlobStore::local(path).map_err(|error| failed(error.to_string()));
             }
@@ -116,7 +119,10 @@ impl StoreConfig {
                 if let Some(dir) = credentials_dir {
                     builder = builder.with_credentials(Arc::new(AwsFiles::new(dir).map_err(failed)?));
                 }
-                (Arc::new(builder.build().map_err(cloud)?), prefix)
+                let s3 = Arc::new(builder.build().map_err(cloud)?);
+                let client = client(url, ca_file.as_ref()).map_err(failed)?;
+                bucket_of_s3 = Some(Bucket { s3: Arc::clone(&s3), client });
+                (Arc::clone(&s3) as _, s3, prefix)
             }
             Self::Gcs { bucket, prefix, ca_file, service_account_file } => {
                 let url = "https://storage.googleapis.com";
@@ -127,7 +133,8 @@ impl StoreConfig {
                 if let Some(file) = service_account_file {
                     builder = builder.with_service_account_key(read(file).map_err(failed)?.as_str());
                 }
-                (Arc::new(builder.build().map_err(cloud)?), prefix)
+                let store = Arc::new(builder.build().map_err(cloud)?);
+                (Arc::clone(&store) as _, store, prefix)
             }
             Self::Azure { account, container, prefix, ca_file, access_key_file } => {
                 let url = format!("https://{account}.blob.core.windows.net");
@@ -139,11 +146,12 @@ impl StoreConfig {
                 if let Some(file) = access_key_file {
                     builder = builder.with_access_key(read(file).map_err(failed)?.as_str());
                 }
-                (Arc::new(builder.build().map_err(cloud)?), prefix)
+                let store = Arc::new(builder.build().map_err(cloud)?);
+                (Arc::clone(&store) as _, store, prefix)
             }
         };
         let prefix = Path::parse(prefix).map_err(|error| failed(format!("the prefix: {error}")))?;
-        Ok(BlobStore { store, prefix })
+        Ok(BlobStore { store, parts: Some(parts), bucket: bucket_of_s3, prefix })
     }
 }
 
@@ -178,9 +186,12 @@ fn retry() -> RetryConfig {
 struct Connector(HttpClient);
 
 fn connector(url: &str, ca_file: Option<&PathBuf>) -> Result<Connector, String> {
+    Ok(Connector(HttpClient::new(client(url, ca_file)?)))
+}
+
+fn client(url: &str, ca_file: Option<&PathBuf>) -> Result<reqwest::Client, String> {
     let endpoint = Endpoint { url: url.to_owned(), ca_file: ca_file.cloned() };
-    let client = endpoint.store_client(STALL).map_err(|error| error.to_string())?;
-    Ok(Connector(HttpClient::new(client)))
+    endpoint.store_client(STALL).map_err(|error| error.to_string())
 }
 
 impl HttpConnector for Connector {

@@ -14,6 +14,8 @@
 mod config;
 mod credentials;
 mod logs;
+mod resume;
+mod sweep;
 mod upload;
 
 use std::fmt;
@@ -24,13 +26,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::RunUid;
+use sweep::Bucket;
 
 pub use config::{StoreConfig, StoreError};
 pub use logs::LogPart;
+pub use resume::Begun;
+pub use sweep::SweepError;
 
 /// The largest blob, in bytes: what a daemon collects as one artifact, and what a controller takes.
 pub const MAX_BLOB: u64 = 4 << 30;
@@ -39,6 +45,10 @@ pub const MAX_BLOB: u64 = 4 << 30;
 #[derive(Clone)]
 pub struct BlobStore {
     store: Arc<dyn ObjectStore>,
+    /// The same store, where its uploads can be gone on with by their id.
+    parts: Option<Arc<dyn MultipartStore>>,
+    /// The same store, where it is one of S3.
+    bucket: Option<Bucket>,
     /// Below this in the bucket.
     prefix: Path,
 }
@@ -134,7 +144,7 @@ impl BlobStore {
             .map_err(BlobError::Store)?
             .with_fsync(true)
             .with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), prefix: Path::default() })
+        Ok(Self { store: Arc::new(store), parts: None, bucket: None, prefix: Path::default() })
     }
 
     /// A blob's bytes, or a range of them, as they come.
@@ -210,6 +220,9 @@ impl BlobStore {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(BlobError::Store(error)),
             }
+        }
+        if let Err(error) = self.sweep(place).await {
+            tracing::warn!(%error, "parts may be left in the store");
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ async fn what_is_not_as_named_leaves_nothing() {
     assert!(matches!(wrong, Err(BlobError::Digest(_))));
     let file = dir.path().join("changed");
     std::fs::write(&file, "olleh").expect("written");
-    let other = blobs.put_file(&place("u1"), &digest, 5, &file).await;
+    let other = blobs.put_file(&place("u1"), &digest, 5, &file, &mut Begun::default()).await;
     assert!(matches!(other, Err(BlobError::Digest(_))));
     assert_eq!(files(dir.path()), [file]);
 }
@@ -72,12 +72,18 @@ async fn a_file_of_several_parts_is_kept_whole() {
     let file = dir.path().join("large");
     std::fs::write(&file, &bytes).expect("written");
     let digest = Digest::of(&bytes);
-    blobs.put_file(&place("u1"), &digest, bytes.len() as u64, &file).await.expect("kept");
+    blobs
+        .put_file(&place("u1"), &digest, bytes.len() as u64, &file, &mut Begun::default())
+        .await
+        .expect("kept");
     let kept = blobs.read(&place("u1"), &digest, u64::MAX).await.expect("there");
     assert!(kept == bytes, "other bytes");
     // It is there already: what the file holds by now is not asked.
     std::fs::remove_file(&file).expect("removed");
-    blobs.put_file(&place("u1"), &digest, bytes.len() as u64, &file).await.expect("there");
+    blobs
+        .put_file(&place("u1"), &digest, bytes.len() as u64, &file, &mut Begun::default())
+        .await
+        .expect("there");
 }
 
 #[test]

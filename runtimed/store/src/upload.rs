@@ -15,12 +15,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 
+use super::resume::{self, Begun};
 use super::{BlobError, BlobStore, Place};
 
 /// Bytes of a part; a store's smallest is 5 MiB, and it takes 10,000 of them.
-const PART: usize = 8 * 1024 * 1024;
+pub(super) const PART: usize = 8 * 1024 * 1024;
 /// Parts of one blob that are under way at once. Each is in memory.
-const PARALLEL: usize = 4;
+pub(super) const PARALLEL: usize = 4;
 
 impl BlobStore {
     /// Keeps a blob that comes from somewhere: at most `most` bytes, of this digest, or nothing.
@@ -40,7 +41,7 @@ impl BlobStore {
     }
 
     /// Keeps a file of the daemon's own, whose digest is known. One that is there already is not sent again where that is
-    /// worth the question.
+    /// worth the question. What of it has arrived by an earlier try is in `begun`, and is not sent again.
     ///
     /// # Errors
     /// It cannot be read, has other bytes, or cannot be stored.
@@ -50,6 +51,7 @@ impl BlobStore {
         digest: &Digest,
         size: u64,
         file: &FilePath,
+        begun: &mut Begun,
     ) -> Result<(), BlobError> {
         let path = self.blob(place, digest);
         if size > PART as u64
@@ -59,6 +61,11 @@ impl BlobStore {
             return Ok(());
         }
         let file = tokio::fs::File::open(file).await.map_err(BlobError::File)?;
+        if size > PART as u64
+            && let Some(store) = &self.parts
+        {
+            return resume::put(store, &path, digest, file, begun).await;
+        }
         let mut parts = Parts::new(self, path);
         let taken = take_file(&mut parts, digest, size, file).await;
         parts.end(taken).await.map(drop)
@@ -111,7 +118,7 @@ async fn take_file(
     Ok(read)
 }
 
-fn same(hasher: Sha256, digest: &Digest) -> Result<(), BlobError> {
+pub(super) fn same(hasher: Sha256, digest: &Digest) -> Result<(), BlobError> {
     let found = Digest::from_bytes(hasher.finalize().into());
     if found == *digest { Ok(()) } else { Err(BlobError::Digest(found)) }
 }

@@ -157,3 +157,113 @@ async fn a_follower_on_a_broken_network_sees_each_line_once() {
     assert!(cuts >= 2, "{:?}", proxy.done());
     assert!(cluster.drain().is_empty());
 }
+
+/// What `runtimectl logs -f` shows, once the Run is over.
+async fn followed(cluster: &Cluster, name: &str) -> tokio::task::JoinHandle<(bool, String, String)> {
+    let mut ctl = command(runtimed_tests::binaries::path("runtimectl"));
+    ctl.args(["--server", &cluster.url, "--token-file"]).arg(&cluster.token_file).args(["logs", "-f", name]);
+    tokio::task::spawn_blocking(move || {
+        let output = ctl.output().expect("it runs");
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    })
+}
+
+/// A daemon that is frozen for a while, and a controller that is restarted meanwhile: a follower shows the log as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_outlives_a_daemon_that_is_away_and_a_controller_that_restarts() {
+    let mut cluster = Cluster::start(Options { lease: "20s", ..Options::default() }).await;
+    let line = "for i in $(seq 1 400); do echo line $i; sleep 0.01; done; echo end";
+    let name = cluster.submit(shell("away", line, ""), &[]).await;
+    cluster.until_printed(&name).await;
+    let follower = followed(&cluster, "away").await;
+    cluster.daemon(0).signal(rustix::process::Signal::STOP);
+    cluster.restart_controller();
+    // It answers again, and the daemon does not.
+    eventually("the controller is back", async || cluster.client.get(&namespace(), &name).await.is_ok())
+        .await;
+    cluster.daemon(0).signal(rustix::process::Signal::CONT);
+    assert_eq!(phase(&cluster.end(&name).await), Phase::Succeeded);
+    let (ended, shown, said) = follower.await.expect("it ends");
+    let mut expected: String = (1..=400).map(|i| format!("line {i}\n")).collect();
+    expected.push_str("end\n");
+    assert!(ended, "{said}");
+    assert!(shown == expected, "{} of {} bytes: {said}", shown.len(), expected.len());
+    assert!(cluster.drain().is_empty());
+}
+
+/// A daemon that is killed in the middle of what is followed: what it wrote is shown once, and then the attempt that follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_goes_on_with_the_attempt_after_a_killed_daemon() {
+    let mut cluster = Cluster::start(Options { lease: "2s", ..Options::default() }).await;
+    let line = "echo attempt $RUNTIMED_ATTEMPT; [ $RUNTIMED_ATTEMPT = 2 ] || sleep 120";
+    let extra = "retry: { maxAttempts: 2, backoff: 1ms, on: [Lost] }";
+    let name = cluster.submit(shell("again", line, extra), &[]).await;
+    cluster.until_printed(&name).await;
+    let follower = followed(&cluster, "again").await;
+    cluster.daemon(0).signal(rustix::process::Signal::KILL);
+    cluster.restart_daemon(0);
+    assert_eq!(phase(&cluster.end(&name).await), Phase::Succeeded);
+    let (ended, shown, said) = follower.await.expect("it ends");
+    assert!(ended, "{said}");
+    assert_eq!(shown, "attempt 1\nattempt 2\n", "{said}");
+    assert!(cluster.drain().is_empty());
+}
+
+/// Readers that never read, of the controller and of the daemon itself: the Run writes on as if they were not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_take_nothing_slow_no_run() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = "echo up; sleep 1; head -c 50000000 /dev/zero";
+    let name = cluster.submit(shell("loud", line, ""), &[]).await;
+    cluster.until_printed(&name).await;
+    let path = "/v1/namespaces/default/runs/loud/logs?follow=true";
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", cluster.token());
+    let addresses = [cluster.address(0), cluster.url.trim_start_matches("http://").to_owned()];
+    let deaf: Vec<_> = addresses
+        .iter()
+        .map(|address| {
+            let mut stream = std::net::TcpStream::connect(address).expect("connects");
+            std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+            let mut first = [0; 12];
+            std::io::Read::read_exact(&mut stream, &mut first).expect("it begins to answer");
+            assert_eq!(&first, b"HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Succeeded);
+    assert_eq!((result(&run).log.bytes, result(&run).log.dropped), (50_000_003, 0));
+    drop(deaf);
+    assert!(cluster.drain().is_empty());
+}
+
+/// Files that are saved on a terminal have a progress bar, and nowhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_alone_sees_a_progress_bar() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = "head -c 30000000 /dev/zero > $RUNTIMED_ARTIFACTS_DIR/image";
+    assert_eq!(phase(&cluster.run(shell("big", line, "")).await), Phase::Succeeded);
+    let dir = tempfile::tempdir().expect("a directory");
+    let ctl = format!(
+        "{} --server {} --token-file {} artifacts get big --dir {}",
+        runtimed_tests::binaries::path("runtimectl").display(),
+        cluster.url,
+        cluster.token_file.display(),
+        dir.path().display(),
+    );
+    let saved = dir.path().join("image");
+    for (program, arguments, barred) in
+        [("script", vec!["-qec", &ctl, "/dev/null"], true), ("sh", vec!["-c", &ctl], false)]
+    {
+        let output = command(program).args(&arguments).env("TERM", "xterm").output().expect("it runs");
+        let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{shown}");
+        assert_eq!(shown.contains("/28.61 MiB"), barred, "{program}: {shown}");
+        assert!(shown.contains("saved"), "{shown}");
+        assert_eq!(std::fs::metadata(&saved).expect("saved").len(), 30_000_000);
+        std::fs::remove_file(&saved).expect("removed");
+    }
+    assert!(cluster.drain().is_empty());
+}

@@ -17,4 +17,5 @@ mod secrets;
 mod servers;
 mod sources;
 mod stores;
+mod telemetry;
 mod tiers;

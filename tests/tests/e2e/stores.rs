@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use futures_util::TryStreamExt as _;
 use runtimed_api::digest::Digest;
 use runtimed_api::run::status::Phase;
-use runtimed_store::{BlobStore, Place, StoreConfig};
+use runtimed_store::{Begun, BlobStore, Place, StoreConfig};
 use runtimed_tests::broken_network::{Fault, FaultProxy};
 use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED, eventually, namespace, phase, result};
 use runtimed_tests::runs::shell;
@@ -97,14 +97,18 @@ async fn s3_survives_a_bad_network_and_keeps_no_orphans() {
     ];
     let proxy = FaultProxy::start(s3.address(), &plan, Fault::Pass);
     let store = open(proxy.address(), &credentials);
-    store.put_file(&place, &digest, size, &file).await.expect("kept");
+    store.put_file(&place, &digest, size, &file, &mut Begun::default()).await.expect("kept");
     assert!(proxy.done().starts_with(&plan), "{:?}", proxy.done());
     let direct = open(s3.address(), &credentials);
     let kept = direct.read(&place, &digest, u64::MAX).await.expect("there");
     assert!(kept == bytes, "other bytes than were sent");
-    // One upload was begun whose id was lost on its way back: nobody can abort it but the bucket's own rule.
+    // An upload may have been begun whose id was lost on its way back: it is found by its place, and no other is touched.
     let lost = s3.unfinished();
     assert!(lost <= 1, "{lost}");
+    let elsewhere = s3.ask("POST", &format!("/{BUCKET}/pods/one/runs/u12/ab?uploads")).expect("an answer");
+    assert!(elsewhere.starts_with("HTTP/1.1 200"), "{elsewhere}");
+    assert_eq!(direct.sweep(&place).await.expect("swept"), lost);
+    assert_eq!(s3.unfinished(), 1);
 
     // An answer that ends before its length is no answer: it is asked for again, from where it broke.
     let cutting = FaultProxy::start(s3.address(), &[Fault::CutAnswer(3_000_000); 3], Fault::Pass);
@@ -114,7 +118,45 @@ async fn s3_survives_a_bad_network_and_keeps_no_orphans() {
 
     // A file that is not what it was when it was hashed is not kept, and its parts are aborted.
     let other = Digest::of(b"other");
-    assert!(direct.put_file(&place, &other, size, &file).await.is_err());
-    assert_eq!(s3.unfinished(), lost);
+    assert!(direct.put_file(&place, &other, size, &file, &mut Begun::default()).await.is_err());
+    assert_eq!(s3.unfinished(), 1);
     assert_eq!(s3.keys().len(), 1);
+}
+
+/// A store that goes away in the middle of a large file and comes back: only what had not arrived is sent again. And what is
+/// given up goes with its Run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_goes_on_where_its_upload_broke() {
+    let (s3, credentials) = (S3::start(), credentials());
+    let place = Place::of_run(&"u1".parse().expect("a uid"));
+    let bytes: Vec<u8> = (0..60_000_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("large");
+    fs::write(&file, &bytes).expect("written");
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+    // Four connections, as many as parts are sent at once, break when each has sent a part and a half.
+    let proxy = FaultProxy::start(s3.address(), &[Fault::CutRequest(12_500_000); 4], Fault::Error500);
+    let mut begun = Begun::default();
+    let broken = open(proxy.address(), &credentials).put_file(&place, &digest, size, &file, &mut begun).await;
+    assert!(broken.is_err(), "{:?}", proxy.done());
+    assert_eq!(s3.unfinished(), 1);
+    let counting = FaultProxy::start(s3.address(), &[], Fault::Pass);
+    let store = open(counting.address(), &credentials);
+    store.put_file(&place, &digest, size, &file, &mut begun).await.expect("kept");
+    let sent = counting.asked();
+    assert!(sent < size - 8_000_000, "{sent} of {size} bytes were sent again: {begun:?}");
+    let direct = open(s3.address(), &credentials);
+    assert!(
+        direct.read(&place, &digest, u64::MAX).await.expect("there") == bytes,
+        "other bytes than were sent"
+    );
+    assert_eq!(s3.unfinished(), 0);
+
+    let again = FaultProxy::start(s3.address(), &[Fault::CutRequest(12_500_000)], Fault::Error500);
+    let other = Place::of_run(&"u2".parse().expect("a uid"));
+    let store = open(again.address(), &credentials);
+    assert!(store.put_file(&other, &digest, size, &file, &mut Begun::default()).await.is_err());
+    assert_eq!(s3.unfinished(), 1);
+    direct.remove(&other).await.expect("removed");
+    assert_eq!(s3.unfinished(), 0);
 }

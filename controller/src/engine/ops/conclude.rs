@@ -7,7 +7,7 @@ use runtimed_api::problem::{Code, Problem};
 use tokio::time::Instant;
 
 use super::{Done, Op, REMOVE_AGAIN, Then, answer, existing, failed};
-use crate::core::{Effect, Record, RunKey, Standing};
+use crate::core::{Effect, Event, Record, RunKey, Standing};
 use crate::engine::command::Created;
 use crate::engine::slots::Slot;
 use crate::engine::timers::Timer;
@@ -97,7 +97,12 @@ impl State {
                 self.effect(&record, effects);
                 self.give_back(slot);
             }
-            Then::Happened { effects, .. } => self.effect(&record, effects),
+            Then::Happened { event, effects } => {
+                if matches!(event, Event::LeaseExpired(_)) {
+                    self.parts.metrics.lease_expired();
+                }
+                self.effect(&record, effects);
+            }
         }
     }
 

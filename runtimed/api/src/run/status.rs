@@ -15,6 +15,7 @@ use crate::ids::{AttemptNumber, DaemonName, Fence, SecretName, TreeId};
 use crate::problem::Problem;
 use crate::provenance::Envelope;
 use crate::rule::Refusal;
+use crate::trace::TraceContext;
 
 /// What became of a Run. Only the controller writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +36,9 @@ pub struct RunStatus {
     pub last_output: Option<Timestamp>,
     /// Who submitted it: the subject of the token.
     pub requested_by: String,
+    /// The trace that the submitter was in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// A person asked for its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel_requested: bool,

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::files::Files;
 use super::home::Home;
 use super::siblings::Siblings;
+use crate::context::Environment;
 use crate::failure::Failure;
 use crate::spawn::start;
 use crate::table::one_line;
@@ -79,7 +80,11 @@ impl Servers {
 
     /// The controller, spoken to with the person's token.
     pub(super) fn controller(&self, files: &Files) -> Result<Controller, Failure> {
-        Ok(Controller::new(&Endpoint::new(&self.url))?.with_token(files.person.clone()))
+        let controller = Controller::new(&Endpoint::new(&self.url))?.with_token(files.person.clone());
+        Ok(match Environment::of_process().trace() {
+            Some(trace) => controller.with_trace(trace),
+            None => controller,
+        })
     }
 
     /// Waits until one of them ends, which none should.
