@@ -17,7 +17,7 @@ use runtimed_client::logs::Source as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
-const BYTES: u64 = 2 << 30;
+const BYTES: u64 = 1 << 29;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");

@@ -71,17 +71,6 @@ impl Server {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What it has written to its standard output, once it has ended: at most what a pipe holds.
-    ///
-    /// # Panics
-    /// It was taken before.
-    pub fn printed(&mut self) -> String {
-        let mut stdout = self.child.stdout.take().expect("stdout is piped");
-        let mut bytes = Vec::new();
-        stdout.read_to_end(&mut bytes).expect("stdout is read");
-        String::from_utf8(bytes).expect("it is UTF-8")
-    }
-
     /// The last of what it wrote there.
     #[must_use]
     pub fn said_last(&self) -> String {

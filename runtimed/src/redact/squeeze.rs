@@ -9,37 +9,28 @@ pub(super) fn is_blank(byte: u8) -> bool {
 pub(super) fn squeeze(text: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.resize(text.len() + 8, 0);
-    let mut length = 0;
-    let mut eights = text.chunks_exact(8);
-    for eight in &mut eights {
-        let Some(bytes) = eight.first_chunk::<8>() else { continue };
-        let room = &mut out[length..length + 8];
-        room.copy_from_slice(bytes);
-        if has_blank(u64::from_le_bytes(*bytes)) {
-            let mut kept = 0;
-            for byte in bytes {
-                // Written in any case, and kept by moving on: a branch for each byte would cost more.
-                room[kept] = *byte;
-                kept += usize::from(!is_blank(*byte));
-            }
-            length += kept.min(8);
-        } else {
-            length += 8;
-        }
+    let (mut at, mut length) = (0, 0);
+    while let Some(eight) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        // All eight are written, and what is beyond the first blank is written over: a branch for each byte would cost more.
+        out[length..length + 8].copy_from_slice(eight);
+        let word = before_blank(u64::from_le_bytes(*eight));
+        length += word;
+        at += word + usize::from(word < 8);
     }
-    for byte in eights.remainder() {
+    for byte in &text[at..] {
         out[length] = *byte;
         length += usize::from(!is_blank(*byte));
     }
     out.truncate(length);
 }
 
-/// Whether one of eight bytes is blank. It may say so of none where a byte is not ASCII.
-fn has_blank(eight: u64) -> bool {
+/// How many of eight bytes come before the first that is blank.
+fn before_blank(eight: u64) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    // A byte below 0x21 borrows from the bit above it.
-    eight.wrapping_sub(ONES * 0x21) & !eight & HIGHS != 0
+    // A byte below 0x21 borrows from the bit above it. What borrows from the next byte as well is itself the first.
+    let blanks = eight.wrapping_sub(ONES * 0x21) & !eight & HIGHS;
+    usize::try_from(blanks.trailing_zeros() / 8).unwrap_or(8)
 }
 
 /// Translates places of a squeezed text, in ascending order, into places of the text.

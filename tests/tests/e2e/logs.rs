@@ -169,29 +169,6 @@ async fn followed(cluster: &Cluster, name: &str) -> tokio::task::JoinHandle<(boo
     })
 }
 
-/// A daemon that is frozen for a while, and a controller that is restarted meanwhile: a follower shows the log as it is.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follower_outlives_a_daemon_that_is_away_and_a_controller_that_restarts() {
-    let mut cluster = Cluster::start(Options { lease: "20s", ..Options::default() }).await;
-    let line = "for i in $(seq 1 400); do echo line $i; sleep 0.01; done; echo end";
-    let name = cluster.submit(shell("away", line, ""), &[]).await;
-    cluster.until_printed(&name).await;
-    let follower = followed(&cluster, "away").await;
-    cluster.daemon(0).signal(rustix::process::Signal::STOP);
-    cluster.restart_controller();
-    // It answers again, and the daemon does not.
-    eventually("the controller is back", async || cluster.client.get(&namespace(), &name).await.is_ok())
-        .await;
-    cluster.daemon(0).signal(rustix::process::Signal::CONT);
-    assert_eq!(phase(&cluster.end(&name).await), Phase::Succeeded);
-    let (ended, shown, said) = follower.await.expect("it ends");
-    let mut expected: String = (1..=400).map(|i| format!("line {i}\n")).collect();
-    expected.push_str("end\n");
-    assert!(ended, "{said}");
-    assert!(shown == expected, "{} of {} bytes: {said}", shown.len(), expected.len());
-    assert!(cluster.drain().is_empty());
-}
-
 /// A daemon that is killed in the middle of what is followed: what it wrote is shown once, and then the attempt that follows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_goes_on_with_the_attempt_after_a_killed_daemon() {
