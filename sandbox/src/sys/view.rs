@@ -3,7 +3,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::checked;
@@ -57,10 +57,7 @@ impl View {
 /// Makes the view and enters it. The caller is alone in its mount namespace, and holds `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`
 /// and `CAP_NET_ADMIN` in the user namespace that owns it.
 ///
-/// The old root is left mounted and becomes unreachable: the new one is entered by `chroot`, for detaching the old would
-/// wait for every processor of the machine (`synchronize_rcu`), a millisecond and more when it is busy. Leaving a `chroot`
-/// takes a capability, or a directory from outside, and the child keeps neither; a process in one cannot make user
-/// namespaces at all (user_namespaces(7)). Async-signal-safe.
+/// Async-signal-safe.
 pub(crate) fn enter(view: &View, ruleset: Option<&OwnedFd>) -> Result<(), Errno> {
     // What is mounted outside from here on stays outside.
     rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
@@ -69,8 +66,7 @@ pub(crate) fn enter(view: &View, ruleset: Option<&OwnedFd>) -> Result<(), Errno>
     }
     let kept = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount(c"tmpfs", BASE, c"tmpfs", kept, c"mode=0755")?;
-    rustix::process::chroot(BASE)?;
-    rustix::process::chdir(c"/")?;
+    let old_root = leave_root()?;
     for (path, node) in &view.nodes {
         make(path, node)?;
     }
@@ -83,9 +79,43 @@ pub(crate) fn enter(view: &View, ruleset: Option<&OwnedFd>) -> Result<(), Errno>
     if let Some(covered) = &view.proc {
         own_proc(covered, ruleset)?;
     }
+    // Only now: a `/proc` may be mounted where another one is (user_namespaces(7)).
+    if old_root == OldRoot::OnTop {
+        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+    }
     // Nothing is granted in the new root itself; this keeps its modes as well.
     set_attributes(CWD, c"/", 0, READ_ONLY)?;
     if view.network { loopback_up() } else { Ok(()) }
+}
+
+/// Where the root is that was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OldRoot {
+    /// Mounted, and out of reach.
+    Behind,
+    /// Mounted over the new one, until it is detached.
+    OnTop,
+}
+
+/// Makes what is mounted at [`BASE`] the root, and goes there.
+///
+/// By `chroot` where that may be: the old root is left mounted and becomes unreachable, for detaching it waits for every
+/// processor of the machine (`synchronize_rcu`), a millisecond and more when it is busy. Leaving a `chroot` takes a
+/// capability, or a directory from outside, and the child keeps neither; a process in one cannot make user namespaces at
+/// all (user_namespaces(7)). The filters of containers refuse it to who has no capability outside, and allow `pivot_root`
+/// (pivot_root(2), "`.`" twice).
+fn leave_root() -> Result<OldRoot, Errno> {
+    rustix::process::chdir(BASE)?;
+    let old_root = match rustix::process::chroot(c".") {
+        Ok(()) => OldRoot::Behind,
+        Err(Errno::PERM) => {
+            rustix::process::pivot_root(c".", c".")?;
+            OldRoot::OnTop
+        }
+        Err(errno) => return Err(errno),
+    };
+    rustix::process::chdir(c"/")?;
+    Ok(old_root)
 }
 
 /// A directory that every image has. The new root covers it while it is made, which nobody else sees; what is shown of it
