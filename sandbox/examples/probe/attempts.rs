@@ -93,9 +93,9 @@ pub(crate) fn run(words: &[&str]) -> Result<(), Errno> {
             let parameters = [0_u8; 120];
             raw(libc::SYS_io_uring_setup, [1, parameters.as_ptr() as usize, 0, 0, 0])
         }
-        ["shmget"] => raw(libc::SYS_shmget, [0, 4096, 0o1600, 0, 0]),
-        ["msgget"] => raw(libc::SYS_msgget, [0, 0o1600, 0, 0, 0]),
-        ["semget"] => raw(libc::SYS_semget, [0, 1, 0o1600, 0, 0]),
+        ["shmget"] => made(libc::SYS_shmget, [0, 4096, 0o1600], libc::SYS_shmctl),
+        ["msgget"] => made(libc::SYS_msgget, [0, 0o1600, 0], libc::SYS_msgctl),
+        ["semget"] => made(libc::SYS_semget, [0, 1, 0o1600], libc::SYS_semctl),
         ["keyring"] => raw(libc::SYS_keyctl, [0, usize::MAX - 3, 0, 0, 0]),
         ["inotify", path] => {
             let watch = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty())?;
@@ -147,15 +147,29 @@ fn descriptor(fd: &OwnedFd) -> usize {
     usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX)
 }
 
+/// Makes a System V object, which outlives its maker, and removes it.
+fn made(get: i64, [a, b, c]: [usize; 3], control: i64) -> Result<(), Errno> {
+    let made = answer(get, [a, b, c, 0, 0, 0])?;
+    let id = usize::try_from(made).map_err(|_| Errno::IO)?;
+    let remove = usize::try_from(libc::IPC_RMID).map_err(|_| Errno::IO)?;
+    // A set of semaphores has a number before the order, the others an address behind it.
+    let orders = if control == libc::SYS_semctl { [id, 0, remove] } else { [id, remove, 0] };
+    raw(control, [orders[0], orders[1], orders[2], 0, 0])
+}
+
 fn raw(call: i64, [a, b, c, d, e]: [usize; 5]) -> Result<(), Errno> {
     raw6(call, [a, b, c, d, e, 0])
 }
 
-fn raw6(call: i64, [a, b, c, d, e, f]: [usize; 6]) -> Result<(), Errno> {
+fn raw6(call: i64, arguments: [usize; 6]) -> Result<(), Errno> {
+    answer(call, arguments).map(drop)
+}
+
+fn answer(call: i64, [a, b, c, d, e, f]: [usize; 6]) -> Result<i64, Errno> {
     // SAFETY: every pointer that a caller above passes is null, a constant, or a live local of the size that the call
     // expects; that the kernel refuses is what is being tested.
     let answer = unsafe { libc::syscall(call, a, b, c, d, e, f) };
-    if answer == -1 { Err(last()) } else { Ok(()) }
+    if answer == -1 { Err(last()) } else { Ok(answer) }
 }
 
 /// A fork with namespace flags, whose child ends at once.
