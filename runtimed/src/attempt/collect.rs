@@ -35,9 +35,11 @@ pub(super) fn spool(attempt: &Attempt) -> Result<&Path, Problem> {
     Ok(path)
 }
 
-/// The file that takes the patch's bytes.
-pub(super) fn patch_file(attempt: &Attempt) -> Result<File, Problem> {
-    let path = spool(attempt)?.join(PATCH);
+/// The file that takes the patch's bytes: none on a disk where there is nothing to take, for the inodes of a file system
+/// with a journal are dear when many come and go (ext4 passes over each that was freed in the last seconds).
+pub(super) fn patch_file(attempt: &Attempt, workspace: &Workspace) -> Result<File, Problem> {
+    let nothing = attempt.result.baseline.is_none() && is_empty(workspace, layout::WORKSPACE);
+    let path = if nothing { PathBuf::from("/dev/null") } else { spool(attempt)?.join(PATCH) };
     let opened = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(path);
     opened.map_err(|error| storage("the spool cannot be written", &error))
 }
@@ -114,7 +116,7 @@ pub(super) async fn collect(attempt: &mut Attempt, workspace: &Workspace) {
 
 async fn collect_artifacts(attempt: &mut Attempt, workspace: &Workspace) -> Result<(), Problem> {
     let globs = attempt.lease.run.spec.artifacts.paths.clone();
-    if globs.is_empty() && is_empty(workspace) {
+    if globs.is_empty() && is_empty(workspace, layout::ARTIFACTS) {
         return Ok(());
     }
     let failed = |error: &(dyn std::error::Error + 'static)| storage("artifacts cannot be spooled", error);
@@ -161,10 +163,10 @@ fn summary(manifest: &Manifest, spool: &Path) -> Result<ArtifactSummary, Problem
     })
 }
 
-/// Whether the artifacts directory has nothing in it, as far as it can be seen.
-fn is_empty(workspace: &Workspace) -> bool {
+/// Whether a directory of the workspace tree has nothing in it, as far as it can be seen.
+fn is_empty(workspace: &Workspace, directory: &str) -> bool {
     let limits = beneath::Limits { entries: 2, depth: 1 };
-    beneath::walk(workspace.workspace.fd(), Path::new(layout::ARTIFACTS), limits)
+    beneath::walk(workspace.workspace.fd(), Path::new(directory), limits)
         .is_ok_and(|mut walk| walk.next().is_none())
 }
 

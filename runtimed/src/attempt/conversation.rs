@@ -134,7 +134,7 @@ impl Conversation {
         if attempt.live.stopping() != Some(Stop::LeaseLost) {
             attempt.live.set(|now| now.step = Some(Step::Capture));
             workspace.mend(attempt);
-            if let Err(problem) = self.capture(attempt).await {
+            if let Err(problem) = self.capture(attempt, workspace).await {
                 attempt.result.warnings.push(format!("the patch was not captured: {problem}"));
             }
             collect::collect(attempt, workspace).await;
@@ -350,8 +350,8 @@ impl Conversation {
     }
 
     /// The patch of step 11.
-    async fn capture(&mut self, attempt: &mut Attempt) -> Result<(), Problem> {
-        let file = collect::patch_file(attempt)?;
+    async fn capture(&mut self, attempt: &mut Attempt, workspace: &Workspace) -> Result<(), Problem> {
+        let file = collect::patch_file(attempt, workspace)?;
         let patches = &attempt.daemon.config.patches;
         let capture = runtimed_api::link::Capture {
             max_bytes: patches.max_bytes.0,
