@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::hold::Hold;
 use crate::isolation::Isolation;
 use crate::journal::Journal;
 use crate::logs::{Log, Pool};
@@ -55,6 +56,8 @@ pub struct Daemon {
     pub store: Option<BlobStore>,
     /// What all logs may take.
     pub log_pool: Arc<Pool>,
+    /// Until when the commands of Runs may go on.
+    pub hold: Hold,
     /// The worker's executable.
     pub worker: Executable,
     /// How it sets Runs apart.

@@ -13,6 +13,7 @@ pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod environ;
+pub mod hold;
 pub mod http;
 pub mod isolation;
 pub mod job;

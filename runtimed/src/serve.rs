@@ -32,6 +32,7 @@ use crate::args::Failure;
 use crate::attempt::{self, leftover};
 use crate::config::{Config, TierChoice};
 use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
+use crate::hold::Hold;
 use crate::isolation::Isolation;
 use crate::journal::Journal;
 use crate::logs::Pool;
@@ -371,6 +372,7 @@ pub(crate) async fn daemon(
         Some(name) => name.clone(),
         None => host_name().map_err(Failure::usage)?,
     };
+    let hold = Hold::new().context("cannot make a timer").map_err(Failure::fault)?;
     let store = config.store.as_ref().map(StoreConfig::open).transpose().map_err(Failure::usage)?;
     let daemon = Arc::new(Daemon {
         store,
@@ -384,6 +386,7 @@ pub(crate) async fn daemon(
         journal,
         outbox: Outbox::with(recovered.reports),
         controller: upstream,
+        hold,
         worker,
         isolation,
         own_ports: vec![port],

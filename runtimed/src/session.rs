@@ -13,6 +13,8 @@ use runtimed_client::ClientError;
 use tokio::sync::watch;
 
 use crate::daemon::{Daemon, Stop};
+use crate::hold::Moment;
+use crate::upstream::Upstream;
 
 /// The Session as it is now.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ impl Current {
     /// it: an answer may be stuck on its way for any time.
     ///
     /// The controller lets a hand-out hold for four thirds of the period. The renewal that waits just now does not name it
-    /// and is given up after two thirds at most; with a third for the way, a sixth is left, as in [`safe_after`].
+    /// and is given up after two thirds at most; with a third for the way, a sixth is left, as in [`safe_for`].
     #[must_use]
     pub fn is_too_late(&self, lease: &Lease) -> bool {
         let given = lease.given_millis.and_then(|given| self.clock.earliest(given));
@@ -82,21 +84,14 @@ pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Opti
         let error = match opened {
             Ok(session) => {
                 failures = 0;
-                tracing::info!(session = %session.id, "connected to the controller");
-                daemon.readiness.connected.store(true, Ordering::Release);
-                current.send_replace(Some(session.clone()));
-                if daemon.attempts.held().is_empty() {
-                    // Nothing is held yet: what is handed out from now on holds for longer than this.
-                    safe_until = Some(safe_after(Instant::now(), session.lease));
-                }
-                let error = renew(daemon, &session, &mut safe_until).await;
+                let error = renew(daemon, &session, &mut safe_until, current).await;
                 daemon.readiness.connected.store(false, Ordering::Release);
                 current.send_replace(None);
                 error
             }
             Err(error) => error,
         };
-        let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
+        let pause = pause(&error, failures);
         failures += 1;
         tracing::warn!(%error, ?pause, "no session with the controller");
         give_up_if_due(daemon, safe_until, pause).await;
@@ -121,18 +116,34 @@ async fn open(daemon: &Daemon, address: &str) -> Result<Current, ClientError> {
     Ok(Current { id: session.id, lease, runtime, keys: session.keys, clock })
 }
 
-/// Renews until the Session is over, and says why.
-async fn renew(daemon: &Daemon, session: &Current, safe_until: &mut Option<Instant>) -> ClientError {
+/// Renews until the Session is over, and says why. Runs are leased in it once the first renewal is answered, for until
+/// then nobody knows how long what an earlier Session left may go on.
+async fn renew(
+    daemon: &Daemon,
+    session: &Current,
+    safe_until: &mut Option<Instant>,
+    current: &watch::Sender<Option<Current>>,
+) -> ClientError {
     let mut failures = 0;
+    let mut first = true;
     loop {
-        let sent = Instant::now();
-        let request = Renew { attempts: daemon.attempts.held(), unready: daemon.readiness.why_not() };
-        let patience = patience(sent, *safe_until, session.lease);
+        let sent = Moment::now();
+        let request =
+            Renew { attempts: daemon.attempts.held(), unready: daemon.readiness.why_not(), prompt: first };
+        let patience = patience(sent.at, *safe_until, session.lease);
         let error = match daemon.controller.renew(&session.id, &request, patience).await {
             Ok(renewed) => {
                 failures = 0;
-                *safe_until = Some(safe_after(sent, session.lease));
-                session.clock.learn(sent, renewed.at_millis);
+                *safe_until = Some(sent.at + safe_for(session.lease));
+                if matches!(daemon.controller, Upstream::Controller(_)) {
+                    daemon.hold.until(sent, safe_for(session.lease));
+                }
+                session.clock.learn(sent.at, renewed.at_millis);
+                if std::mem::take(&mut first) {
+                    tracing::info!(session = %session.id, "connected to the controller");
+                    daemon.readiness.connected.store(true, Ordering::Release);
+                    current.send_replace(Some(session.clone()));
+                }
                 for order in renewed.orders {
                     if let Some(live) = daemon.attempts.get(&order.attempt) {
                         live.stop(match order.order {
@@ -157,17 +168,19 @@ async fn renew(daemon: &Daemon, session: &Current, safe_until: &mut Option<Insta
     }
 }
 
-/// Until when attempts are safe after a renewal that was sent then: the controller counts the period from when the
-/// renewal arrived, which is later, and a sixth of it is left for ending them.
-fn safe_after(sent: Instant, lease: Duration) -> Instant {
-    sent + lease - (lease / 6).min(Duration::from_secs(2))
+/// For how long attempts are safe after a renewal was sent: the controller counts the period from when the renewal
+/// arrived, which is later, and a sixth of it is left for ending them.
+fn safe_for(lease: Duration) -> Duration {
+    lease - (lease / 6).min(Duration::from_secs(2))
 }
 
 /// How long to wait for the answer to a renewal, which takes a third of the period where all is well: not longer than
-/// attempts are safe, for a connection that has died without a word must not outlast them.
+/// attempts are safe, for a connection that has died without a word must not outlast them. What is not safe any more has
+/// been given up, and there is nothing to hurry for.
 fn patience(now: Instant, safe_until: Option<Instant>, lease: Duration) -> Duration {
     let most = lease * 2 / 3;
-    safe_until.map_or(most, |until| until.saturating_duration_since(now).min(most)).max(lease / 6)
+    let left = safe_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
+    left.map_or(most, |left| left.min(most)).max(lease / 6)
 }
 
 /// Waits `pause`, and gives every attempt up when it is not safe any more: before the controller may hand the Run on.
@@ -180,6 +193,13 @@ async fn give_up_if_due(daemon: &Daemon, safe_until: Option<Instant>, pause: Dur
         }
     }
     tokio::time::sleep_until(wake.into()).await;
+}
+
+/// How long to wait after a request that failed, as one of so many in a row: as long as the server asks for and a random
+/// part of 100 ms, so that not all whom it asked come back at once; or see [`backoff`].
+#[must_use]
+pub fn pause(error: &ClientError, failures: u32) -> Duration {
+    error.retry_after().map_or_else(|| backoff(failures), |asked| asked + backoff(0))
 }
 
 /// How long to wait after so many failures in a row: a random part ("full jitter") of 100 ms doubled each time, at most
@@ -205,7 +225,7 @@ mod tests {
     fn a_dead_connection_is_given_up_before_the_lease_runs_out() {
         for lease in [300, 2000, 15_000, 600_000].map(Duration::from_millis) {
             let sent = Instant::now();
-            let safe_until = safe_after(sent, lease);
+            let safe_until = sent + safe_for(lease);
             let next = sent + lease / 3;
             let patience = patience(next, Some(safe_until), lease);
             assert!(patience > lease / 3, "{lease:?}: the answer of a good connection is waited for");

@@ -72,7 +72,9 @@ impl Upstream {
             Self::Controller(controller) => controller.renew(session, renew, patience).await,
             Self::Given(_) => {
                 // Nobody else could hand the Run to another, so that there is nothing to order.
-                tokio::time::sleep(patience / 2).await;
+                if !renew.prompt {
+                    tokio::time::sleep(patience / 2).await;
+                }
                 Ok(Renewed::default())
             }
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtimed_api::enforcement::Tier;
-use runtimed_api::link::{LINK_FD, STDERR_FD, STDOUT_FD};
+use runtimed_api::link::{HOLD_FD, LINK_FD, STDERR_FD, STDOUT_FD};
 use runtimed_sandbox::process::{self, Pid, Signal};
 use runtimed_sandbox::spawn::{Child, Executable, Spawn, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::Receiver;
 
+use crate::hold::Hold;
 use crate::link::Link;
 
 /// The worker's executable cannot be used.
@@ -91,7 +92,7 @@ pub struct Pipes {
 ///
 /// # Errors
 /// A descriptor or the process cannot be made.
-pub fn launch(executable: &Executable, tier: Tier) -> io::Result<(Worker, Pipes)> {
+pub fn launch(executable: &Executable, tier: Tier, hold: &Hold) -> io::Result<(Worker, Pipes)> {
     let (link, theirs) = Link::pair()?;
     let (stdout, stdout_end) = receiver()?;
     let (stderr, stderr_end) = receiver()?;
@@ -109,6 +110,7 @@ pub fn launch(executable: &Executable, tier: Tier) -> io::Result<(Worker, Pipes)
         .fd(LINK_FD, theirs.as_fd())
         .fd(STDOUT_FD, stdout_end.as_fd())
         .fd(STDERR_FD, stderr_end.as_fd())
+        .fd(HOLD_FD, hold.timer())
         .new_session(true)
         .spawn()
         .map_err(io::Error::other)?;

@@ -1,7 +1,7 @@
-//! The one place where the supervisor waits: for the link, for its children, and for a moment in time.
+//! The one place where the supervisor waits: for the link, for its children, for a moment in time, and for the lease's end.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -25,21 +25,28 @@ pub(crate) enum Event {
     Deadline,
 }
 
-/// The link and the signal that tells of children.
+/// The link, the signal that tells of children, and the timer that tells of the lease's end.
 #[derive(Debug)]
 pub(crate) struct Events {
     link: Link,
     children: SignalFd,
+    /// Until the command's tree is dead: what comes then overlaps with nobody.
+    hold: Option<OwnedFd>,
 }
 
 impl Events {
     /// Routes SIGCHLD to a descriptor: an orphan of the command becomes a child of this process without any other sign.
-    pub(crate) fn new(link: Link) -> io::Result<Self> {
+    pub(crate) fn new(link: Link, hold: OwnedFd) -> io::Result<Self> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
         let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { link, children })
+        Ok(Self { link, children, hold: Some(hold) })
+    }
+
+    /// Nothing of the command is left: from here the lease's end is the daemon's matter alone.
+    pub(crate) fn release(&mut self) {
+        self.hold = None;
     }
 
     /// The link, to send on it and to take descriptors from it.
@@ -61,7 +68,7 @@ impl Events {
         }
     }
 
-    /// Waits for the next event. Frames come first: a Stop must not wait behind a flood of anything else.
+    /// Waits for the next event; the lease's end is an error, in every state. Frames come first: a Stop must not wait behind a flood of anything else.
     pub(crate) fn next(
         &mut self,
         input: Option<BorrowedFd<'_>>,
@@ -76,6 +83,7 @@ impl Events {
                 return Ok(Event::Deadline);
             }
             match self.wait(input, left.and_then(|left| Timespec::try_from(left).ok()))? {
+                Woken { hold: true, .. } => return Err(LinkError::Unrenewed),
                 Woken { link: true, .. } => self.link.fill()?,
                 Woken { child: true, .. } => {
                     // One signal may stand for several children, so its contents say nothing more.
@@ -90,18 +98,17 @@ impl Events {
     }
 
     fn wait(&self, input: Option<BorrowedFd<'_>>, left: Option<Timespec>) -> Result<Woken, LinkError> {
-        let mut polled = vec![
-            PollFd::from_borrowed_fd(self.link.fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN),
-        ];
-        polled.extend(input.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let hold = self.hold.as_ref().map(AsFd::as_fd);
+        let watched = [Some(self.link.fd()), Some(self.children.as_fd()), input, hold];
+        let mut polled: Vec<_> =
+            watched.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         match poll(&mut polled, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(LinkError::Socket(errno.into())),
         }
         let mut woken = polled.iter().map(|fd| !fd.revents().is_empty());
-        let mut next = || woken.next().unwrap_or(false);
-        Ok(Woken { link: next(), child: next(), input: next() })
+        let [link, child, input, hold] = watched.map(|fd| fd.is_some_and(|_| woken.next().unwrap_or(false)));
+        Ok(Woken { link, child, input, hold })
     }
 }
 
@@ -110,4 +117,5 @@ struct Woken {
     link: bool,
     child: bool,
     input: bool,
+    hold: bool,
 }

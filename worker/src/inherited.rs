@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use runtimed_api::link::{LINK_FD, STDERR_FD, STDOUT_FD};
+use runtimed_api::link::{HOLD_FD, LINK_FD, STDERR_FD, STDOUT_FD};
 use runtimed_sandbox::passing;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
@@ -18,19 +18,26 @@ pub(crate) struct Inherited {
     pub(crate) stdout: OwnedFd,
     /// What becomes the command's stderr.
     pub(crate) stderr: OwnedFd,
+    /// The timer that expires when the lease does.
+    pub(crate) hold: OwnedFd,
 }
 
 impl Inherited {
     /// Takes them; an error if one is not there or the link is no unix stream socket.
     pub(crate) fn take() -> io::Result<Self> {
-        for fd in [LINK_FD, STDOUT_FD, STDERR_FD] {
+        for fd in [LINK_FD, STDOUT_FD, STDERR_FD, HOLD_FD] {
             // Asked before anything here opens a descriptor, which would get the lowest free number.
             std::fs::symlink_metadata(format!("/proc/self/fd/{fd}"))?;
         }
-        let [link, stdout, stderr] = [take(LINK_FD)?, take(STDOUT_FD)?, take(STDERR_FD)?];
+        let [link, stdout, stderr, hold] =
+            [take(LINK_FD)?, take(STDOUT_FD)?, take(STDERR_FD)?, take(HOLD_FD)?];
         let is_link = sockopt::socket_domain(&link)? == AddressFamily::UNIX
             && sockopt::socket_type(&link)? == SocketType::STREAM;
-        if is_link { Ok(Self { link, stdout, stderr }) } else { Err(io::ErrorKind::InvalidInput.into()) }
+        if is_link {
+            Ok(Self { link, stdout, stderr, hold })
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
     }
 }
 

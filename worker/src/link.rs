@@ -16,6 +16,9 @@ pub(crate) enum LinkError {
     /// The daemon closed it, or is dead.
     #[error("the daemon closed the link")]
     Closed,
+    /// The lease ran out before the daemon renewed it: it is stopped, or cut off.
+    #[error("the lease ran out before the daemon renewed it")]
+    Unrenewed,
     /// The daemon sent something that is no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),

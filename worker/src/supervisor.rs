@@ -18,6 +18,8 @@
 //! Each state is a type, whose one method waits for what leads on and consumes it. In every state:
 //!
 //! * the link closes: the whole tree is killed, and the worker exits with 125;
+//! * the lease runs out while something of the command may be left: the same, and a Fault is sent, for the daemon may be
+//!   stopped and go on later;
 //! * a frame that has no place there: the tree is killed, Fault is sent, exit 0;
 //! * Stop: before Running, the phase child is killed and the worker exits with 0, saying nothing more; in Running it ends
 //!   the command's tree; after that it is too late and means nothing, until a Capture is under way, which it ends;
@@ -30,6 +32,8 @@ mod finished;
 mod greeted;
 mod ready;
 mod running;
+
+use std::os::fd::OwnedFd;
 
 use runtimed_api::exit::Exit;
 use runtimed_api::link::{Down, Fault, Hello, Refused, Up};
@@ -100,7 +104,7 @@ pub(crate) fn run(birth: Birth) -> Exit {
         );
         return Exit::Usage;
     };
-    let mut session = match confined(birth, inherited.link) {
+    let mut session = match confined(birth, inherited.link, inherited.hold) {
         Ok(session) => session,
         Err(why) => {
             say(&why);
@@ -118,7 +122,7 @@ pub(crate) fn run(birth: Birth) -> Exit {
 ///
 /// With a process namespace of its own nothing outside can be seen to be signalled, and its children need to mount, which
 /// a domain that speaks of files would forbid. Without one, a domain keeps signals and abstract sockets in.
-fn confined(birth: Birth, link: std::os::fd::OwnedFd) -> Result<Session, String> {
+fn confined(birth: Birth, link: OwnedFd, hold: OwnedFd) -> Result<Session, String> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A phase child that was taken over could fill the pipe: a line that does not fit is lost, and nobody waits.
     rustix::fs::fcntl_setfl(std::io::stderr(), OFlags::NONBLOCK)
@@ -129,7 +133,7 @@ fn confined(birth: Birth, link: std::os::fd::OwnedFd) -> Result<Session, String>
     process::harden_self().map_err(|errno| format!("cannot make itself unreadable: {errno}"))?;
     process::become_subreaper().map_err(|errno| format!("cannot become a subreaper: {errno}"))?;
     let events =
-        Events::new(Link::new(link)).map_err(|error| format!("cannot watch its children: {error}"))?;
+        Events::new(Link::new(link), hold).map_err(|error| format!("cannot watch its children: {error}"))?;
     let support = Support::probe();
     let reach = match birth {
         Birth::OwnProcesses { .. } => Reach::Namespace,
@@ -175,7 +179,9 @@ impl Session {
             End::Link(LinkError::Closed) => return Exit::Fault,
             End::Link(error) => {
                 say(&error.to_string());
-                let problem = Problem::new(Code::WorkerFailed, error.to_string());
+                let unrenewed = matches!(error, LinkError::Unrenewed);
+                let code = if unrenewed { Code::LeaseLost } else { Code::WorkerFailed };
+                let problem = Problem::new(code, error.to_string());
                 // The link may be past telling; the exit code says it as well.
                 self.events.send(&Up::Fault(Fault { problem })).unwrap_or_default();
                 return Exit::Fault;

@@ -221,7 +221,7 @@ impl State {
         renew: Renew,
         reply: Reply<Renewed>,
     ) {
-        let Renew { attempts, unready } = renew;
+        let Renew { attempts, unready, prompt } = renew;
         let daemon = match self.session(id, runtime) {
             Ok(session) => session.daemon.clone(),
             Err(problem) => return answer(reply, Err(problem)),
@@ -254,7 +254,7 @@ impl State {
             attempts.into_iter().filter(|held| !held.stopping).map(|held| held.attempt).collect();
         let orders = self.orders(id, &listening);
         let Some(session) = self.sessions.by_id.get_mut(id) else { return };
-        if orders.is_empty() && !self.draining {
+        if orders.is_empty() && !self.draining && !prompt {
             session.renewal = Some(Renewal { attempts: listening, reply });
         } else {
             answer(reply, Ok(Renewed { orders, at_millis: None }));

@@ -248,7 +248,7 @@ impl Daemon {
             step: None,
             last_output: None,
         };
-        let renew = Renew { attempts: attempts.iter().map(held).collect(), unready: None };
+        let renew = Renew { attempts: attempts.iter().map(held).collect(), unready: None, prompt: false };
         self.client.renew(&self.session, &renew, Duration::from_secs(30)).await.expect("an answer")
     }
 

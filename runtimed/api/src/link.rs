@@ -43,6 +43,9 @@ pub const LINK_FD: i32 = 3;
 pub const STDOUT_FD: i32 = 4;
 /// The worker's descriptor of the write end that becomes the command's stderr.
 pub const STDERR_FD: i32 = 5;
+/// The worker's descriptor of the timer that the daemon sets at each renewal: when it expires before the command's tree
+/// is dead, the worker kills the tree, and ends with a [`Fault`] of [`crate::problem::Code::LeaseLost`].
+pub const HOLD_FD: i32 = 6;
 
 /// From the daemon to the worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]

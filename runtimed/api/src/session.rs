@@ -125,6 +125,9 @@ pub struct Renew {
     /// Why it takes no other Run, in a sentence; absent while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unready: Option<String>,
+    /// The answer is wanted at once: the first renewal of a Session says until when its leases hold.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prompt: bool,
 }
 
 /// An attempt that a daemon holds.

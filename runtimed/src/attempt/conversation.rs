@@ -43,6 +43,8 @@ const PROMPT: Duration = Duration::from_secs(10);
 const CAPTURE: Duration = Duration::from_secs(600);
 /// How much longer than the grace the daemon waits before it kills the tree itself.
 const SECOND_KILL: Duration = Duration::from_secs(2);
+/// The same when the lease is lost: the Run is handed on soon, and a worker that is stopped does not end it.
+const LOST_KILL: Duration = Duration::from_millis(20);
 /// How long the pipes may stay open after the tree is empty: only a stray holds them.
 const PIPES: Duration = Duration::from_secs(2);
 
@@ -59,8 +61,9 @@ impl Conversation {
         attempt.live.set(|now| now.step = Some(Step::Launch));
         let failed =
             |why: String| Problem::new(Code::WorkerFailed, format!("the worker cannot be started: {why}"));
-        let (worker, pipes) = workers::launch(&attempt.daemon.worker, attempt.daemon.isolation.tier)
-            .map_err(|error| failed(error.to_string()))?;
+        let (worker, pipes) =
+            workers::launch(&attempt.daemon.worker, attempt.daemon.isolation.tier, &attempt.daemon.hold)
+                .map_err(|error| failed(error.to_string()))?;
         tokio::spawn(logs::diagnostics(pipes.diagnostics).in_current_span());
         let log = std::sync::Arc::clone(&attempt.live.log);
         let (daemon, redactor) = (std::sync::Arc::clone(&attempt.daemon), attempt.redactor.clone());
@@ -268,7 +271,7 @@ impl Conversation {
                 biased;
                 up = self.worker.link.receive() => match up.map_err(protocol)? {
                     Some(Up::Exited(exited)) => break Some(exited),
-                    Some(up) => return Err(told(up)),
+                    Some(up) => return Err(told(attempt, up)),
                     None => return Err(gone(attempt)),
                 },
                 stop = stops.wait_for(Option::is_some), if stopped.is_none() => {
@@ -288,13 +291,13 @@ impl Conversation {
                     attempt.live.stopping().unwrap_or(Stop::TimedOut)
                 }
             };
-            let grace = match stop {
-                Stop::LeaseLost => Duration::ZERO,
+            let (grace, second_kill) = match stop {
+                Stop::LeaseLost => (Duration::ZERO, LOST_KILL),
                 // Capture, scrub and reports have to fit in as well.
-                Stop::Drain => grace.min(attempt.daemon.config.drain.finish.get() / 3),
-                _ => grace,
+                Stop::Drain => (grace.min(attempt.daemon.config.drain.finish.get() / 3), SECOND_KILL),
+                _ => (grace, SECOND_KILL),
             };
-            stopped = Some((stop, Instant::now() + grace + SECOND_KILL));
+            stopped = Some((stop, Instant::now() + grace + second_kill));
             let limit = if let Stop::Limit(limit) = stop { Some(limit) } else { None };
             let grace_millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             self.send(&Down::Stop(runtimed_api::link::Stop { grace_millis, limit }), None).await?;
@@ -399,7 +402,7 @@ impl Conversation {
                 Some(Up::Refused(_) | Up::Fault(_)) | None if attempt.live.stopping() == Some(Stop::LeaseLost) => {
                     Err(Ended::Stopped(Stop::LeaseLost))
                 }
-                Some(up @ (Up::Refused(_) | Up::Fault(_))) => Err(told(up)),
+                Some(up @ (Up::Refused(_) | Up::Fault(_))) => Err(told(attempt, up)),
                 Some(up) => Ok(up),
                 None => Err(gone(attempt)),
             },
@@ -447,8 +450,13 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 /// What a last frame says.
-fn told(up: Up) -> Ended {
+fn told(attempt: &Attempt, up: Up) -> Ended {
     match up {
+        // It saw the lease run out, which this daemon was kept from seeing.
+        Up::Fault(fault) if fault.problem.code == Code::LeaseLost => {
+            attempt.live.stop(Stop::LeaseLost);
+            Ended::Stopped(Stop::LeaseLost)
+        }
         Up::Refused(refused) if !refused.refusals.is_empty() => Ended::Refused(refused.refusals),
         Up::Fault(fault) => Ended::Fault(fault.problem),
         other => out_of_turn(&other),

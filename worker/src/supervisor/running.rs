@@ -45,6 +45,7 @@ impl<'s> Running<'s> {
             first_signal = first_signal.or_else(|| Some(Instant::now()));
             leaked = self.kill()?;
         }
+        self.session.events.release();
         let kill_micros = first_signal.map(|since| micros(since.elapsed()));
         let used = Used::now()
             .ok_or_else(|| Failure::fault(Code::Internal, "resource usage is not told"))?

@@ -18,6 +18,7 @@ use runtimed_api::run::network::Network;
 use runtimed_api::runtime::PatchPolicy;
 use runtimed_sandbox::passing;
 use runtimed_sandbox::spawn::{Child, Executable, Spawn, Status};
+use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 use tempfile::TempDir;
 
 /// Longer than anything here takes, so that a hang is a failure.
@@ -31,6 +32,8 @@ pub(crate) struct Daemon {
     stdout: PipeReader,
     stderr: PipeReader,
     diagnostics: PipeReader,
+    /// The timer that expires when the lease does; never, if no test sets it.
+    pub(crate) hold: OwnedFd,
     pub(crate) trees: Attempt,
 }
 
@@ -113,16 +116,19 @@ impl Daemon {
         let (stdout, stdout_end) = std::io::pipe().unwrap();
         let (stderr, stderr_end) = std::io::pipe().unwrap();
         let (diagnostics, diagnostics_end) = std::io::pipe().unwrap();
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let hold = timerfd_create(TimerfdClockId::Boottime, flags).unwrap();
         let executable = Executable::open(Path::new(env!("CARGO_BIN_EXE_runtimed-worker"))).unwrap();
         let worker = Spawn::new(&executable, ["runtimed-worker"])
             .fd(2, diagnostics_end)
             .fd(3, OwnedFd::from(theirs))
             .fd(4, stdout_end)
             .fd(5, stderr_end)
+            .fd(6, &hold)
             .new_session(true)
             .spawn()
             .unwrap();
-        Self { worker, link: Some(ours), buffer: Vec::new(), stdout, stderr, diagnostics, trees }
+        Self { worker, link: Some(ours), buffer: Vec::new(), stdout, stderr, diagnostics, hold, trees }
     }
 
     pub(crate) fn send(&mut self, down: &Down) {

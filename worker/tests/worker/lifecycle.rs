@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use runtimed_api::link::{Down, ExitStatus, Source};
+use runtimed_api::problem::Code;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::harness::{Daemon, sealed};
@@ -267,4 +268,48 @@ fn a_storm_of_processes_is_ended() {
     // The daemon is out of the worker's reach, so one call is known to reach the attempt and nothing else.
     let said = daemon.diagnostics();
     assert!(said.contains("kill(-1) in the signal-scoped domain; none is left"), "{said}");
+}
+
+/// Lets the lease run out so many milliseconds from now.
+fn run_out(daemon: &Daemon, millis: i64) {
+    use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+    let it_value = Timespec { tv_sec: 0, tv_nsec: millis * 1_000_000 };
+    let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let times = Itimerspec { it_interval: never, it_value };
+    timerfd_settime(&daemon.hold, TimerfdTimerFlags::empty(), &times).unwrap();
+}
+
+#[test]
+fn a_lease_that_runs_out_ends_the_command_though_the_daemon_says_nothing() {
+    let mut daemon = ready();
+    let script =
+        "trap '' TERM; (setsid sh -c 'trap \"\" TERM; echo $$; sleep 60; sleep 60' &); sleep 60; sleep 60";
+    let pid = daemon.start(&["sh", "-c", script]);
+    let straying: u32 = daemon.stdout_line().parse().unwrap();
+    assert!(!is_gone(pid) && !is_gone(straying));
+    run_out(&daemon, 50);
+    assert_eq!(daemon.fault().problem.code, Code::LeaseLost);
+    assert!(is_gone(pid) && is_gone(straying), "before the daemon is told");
+    assert_eq!(daemon.exit_code(), 125);
+}
+
+#[test]
+fn a_lease_that_runs_out_ends_an_attempt_before_its_command_has_begun() {
+    let mut daemon = ready();
+    run_out(&daemon, 1);
+    assert_eq!(daemon.fault().problem.code, Code::LeaseLost);
+    assert_eq!(daemon.exit_code(), 125);
+}
+
+#[test]
+fn a_lease_that_runs_out_after_the_command_has_ended_takes_nothing_away() {
+    let mut daemon = ready();
+    daemon.start(&["sh", "-c", "echo kept > kept"]);
+    assert_eq!(daemon.exited().status, ExitStatus::Code(0));
+    run_out(&daemon, 1);
+    let expired = [rustix::event::PollFd::new(&daemon.hold, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut { expired }, None).unwrap();
+    let (captured, patch) = daemon.capture();
+    assert!(captured.patch.is_some() && !patch.is_empty());
+    assert_eq!(daemon.exit_code(), 0);
 }
