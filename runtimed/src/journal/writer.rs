@@ -71,7 +71,8 @@ impl Journal {
             Err(error) => return Err(failed(error)),
         }
         // Written anew at every start: a torn tail goes, and the file does not grow from start to start.
-        let (file, sound) = rewrite(dir, &state).map_err(failed)?;
+        let Rewritten { file, length: sound, durable } = rewrite(dir, &state).map_err(failed)?;
+        durable.map_err(failed)?;
         let (queue, appends) = mpsc::sync_channel(QUEUE);
         let mut writer = Writer {
             dir: dir.to_owned(),
@@ -79,7 +80,7 @@ impl Journal {
             sound,
             compact_at: COMPACT_AT.max(sound * 2),
             state: state.clone(),
-            broken: None,
+            suspect: false,
         };
         thread::Builder::new()
             .name("journal".to_owned())
@@ -116,8 +117,8 @@ struct Writer {
     /// The file is written anew when it has grown past this.
     compact_at: u64,
     state: State,
-    /// After a write that could not be undone the file's end is unknown: nothing more is promised.
-    broken: Option<JournalError>,
+    /// The file may not hold what was written to it: it is written anew before anything more is promised.
+    suspect: bool,
 }
 
 impl Writer {
@@ -154,46 +155,58 @@ impl Writer {
 
     /// Puts `bytes` at the end, whole or not at all: after a full disk has room again, the journal goes on.
     fn commit(&mut self, bytes: &[u8], sync: bool) -> Result<(), JournalError> {
-        if let Some(broken) = &self.broken {
-            return Err(broken.clone());
+        let failed = |error: io::Error| JournalError::Write(error.to_string());
+        if self.suspect {
+            self.renew().map_err(failed)?;
         }
-        let written = self.file.write_all_at(bytes, self.sound);
-        match written.and_then(|()| if sync { self.file.sync_data() } else { Ok(()) }) {
-            Ok(()) => {
-                self.sound += bytes.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                let failed = JournalError::Write(error.to_string());
-                if let Err(error) = self.file.set_len(self.sound).and_then(|()| self.file.sync_data()) {
-                    self.broken = Some(JournalError::Write(error.to_string()));
-                }
-                Err(failed)
-            }
+        if let Err(error) = self.file.write_all_at(bytes, self.sound) {
+            let undone = self.file.set_len(self.sound).and_then(|()| self.file.sync_data());
+            self.suspect = undone.is_err();
+            return Err(failed(error));
         }
+        if sync && let Err(error) = self.file.sync_data() {
+            // The kernel says this once and takes the pages for written from then on (fsync(2)), those of earlier notes
+            // too: that a later sync succeeds says nothing about them.
+            self.suspect = true;
+            return Err(failed(error));
+        }
+        self.sound += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the file anew.
+    fn renew(&mut self) -> io::Result<()> {
+        let Rewritten { file, length, durable } = rewrite(&self.dir, &self.state)?;
+        self.file = file;
+        self.sound = length;
+        self.compact_at = COMPACT_AT.max(length * 2);
+        // After a crash it could be the old file again: nothing is promised in the new one until that is sure.
+        self.suspect = durable.is_err();
+        durable
     }
 
     fn compact(&mut self) {
         if self.sound <= self.compact_at {
             return;
         }
-        match rewrite(&self.dir, &self.state) {
-            Ok((file, sound)) => {
-                self.file = file;
-                self.sound = sound;
-                self.compact_at = COMPACT_AT.max(sound * 2);
-            }
-            Err(error) => {
-                // The old file is as good as before, only longer.
-                tracing::warn!(%error, "the journal cannot be written anew yet");
-                self.compact_at = self.sound + COMPACT_AT;
-            }
+        if let Err(error) = self.renew() {
+            // Unless the new file is there and suspect, the old one is as good as before, only longer.
+            tracing::warn!(%error, "the journal cannot be written anew yet");
+            self.compact_at = self.sound + COMPACT_AT;
         }
     }
 }
 
+/// A file in the place of the old one.
+struct Rewritten {
+    file: File,
+    length: u64,
+    /// A crash leaves this one and not the old.
+    durable: io::Result<()>,
+}
+
 /// Writes the whole state as a new file in the place of the old: a crash leaves one or the other.
-fn rewrite(dir: &Path, state: &State) -> io::Result<(File, u64)> {
+fn rewrite(dir: &Path, state: &State) -> io::Result<Rewritten> {
     let mut bytes = format::MAGIC.to_vec();
     for record in state.records() {
         format::append(&mut bytes, &record).map_err(io::Error::other)?;
@@ -210,8 +223,8 @@ fn rewrite(dir: &Path, state: &State) -> io::Result<(File, u64)> {
     file.write_all_at(&bytes, 0)?;
     file.sync_all()?;
     fs::rename(&fresh, dir.join("journal"))?;
-    File::open(dir)?.sync_all()?;
-    Ok((file, bytes.len() as u64))
+    let durable = File::open(dir).and_then(|dir| dir.sync_all());
+    Ok(Rewritten { file, length: bytes.len() as u64, durable })
 }
 
 #[cfg(test)]
@@ -232,15 +245,23 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_the_append_and_not_the_journal() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (file, sound) = rewrite(dir.path(), &State::default()).expect("made");
-        let path = dir.path().to_owned();
-        let mut writer =
-            Writer { dir: path, file, sound, compact_at: u64::MAX, state: State::default(), broken: None };
-        // A descriptor that takes nothing, as a full disk does.
-        let whole = std::mem::replace(&mut writer.file, File::open("/dev/null").expect("opens"));
-        assert!(writer.commit(b"lost", true).is_err());
-        writer.broken = None;
-        writer.file = whole;
+        let made = rewrite(dir.path(), &State::default()).expect("made");
+        let mut writer = Writer {
+            dir: dir.path().to_owned(),
+            file: made.file,
+            sound: made.length,
+            compact_at: u64::MAX,
+            state: State::default(),
+            suspect: false,
+        };
+        // A descriptor that takes nothing and cannot be cut, as that of a disk that fails.
+        writer.file = File::open("/dev/null").expect("opens");
+        assert!(writer.commit(b"lost", true).is_err() && writer.suspect);
+        // A directory in the place of the new file: as long as it cannot be written anew, nothing is promised.
+        let fresh = dir.path().join("journal.new");
+        fs::create_dir(&fresh).expect("made");
+        assert!(writer.commit(b"lost too", true).is_err() && writer.suspect);
+        fs::remove_dir(&fresh).expect("removed");
         writer.commit(b"kept", true).expect("goes on");
         let bytes = fs::read(dir.path().join("journal")).expect("reads");
         assert_eq!(bytes, [&format::MAGIC[..], b"kept"].concat());
