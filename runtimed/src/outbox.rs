@@ -1,10 +1,14 @@
 //! Delivery of reports: at least once, in order within each attempt.
 //!
+//! What the controller answers decides what follows: see [`Class`]. Nothing else is sent again but what may be delivered
+//! by that.
+//!
 //! The outbox is the journal's unacknowledged reports and no second store: a report is journaled first, then handed
 //! over, and its acknowledgement is noted in the journal.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use runtimed_api::ids::{AttemptKey, SessionId};
 use runtimed_api::problem::Code;
@@ -14,10 +18,42 @@ use tokio::sync::{Notify, watch};
 
 use crate::daemon::Daemon;
 use crate::journal::{JournalError, Record};
-use crate::session::{Current, backoff};
+use crate::session::{Current, pause};
 
 /// Reports in one request.
 const BATCH: usize = 64;
+/// How long to wait at least for what only a person can mend.
+const MENDING: Duration = Duration::from_secs(5);
+
+/// What follows on a request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// The controller will never take these bytes (400, 409, 413, 422): each report is sent alone, and one that is refused
+    /// alone is given up. It must not hold up the others.
+    GiveUp,
+    /// An operator has to mend something first (401, 403, 404, an answer that is none of the protocol's): all is kept, and
+    /// tried again in a new Session, or after [`MENDING`] at least.
+    Mend,
+    /// The Session is not known any more: the next one sends it.
+    Session,
+    /// It passes (no connection, 429, 5xx): tried again when the server says, or after a random part of a time that
+    /// doubles.
+    Wait,
+}
+
+impl Class {
+    fn of(error: &ClientError) -> Self {
+        let ClientError::Problem { problem, status, .. } = error else {
+            return if error.is_retryable() { Self::Wait } else { Self::Mend };
+        };
+        match (problem.code, status) {
+            (Code::SessionUnknown, _) => Self::Session,
+            (_, 400 | 409 | 413 | 422) => Self::GiveUp,
+            (_, 408 | 429 | 500..) => Self::Wait,
+            _ => Self::Mend,
+        }
+    }
+}
 
 /// Reports that are not acknowledged.
 #[derive(Debug, Default)]
@@ -54,6 +90,11 @@ impl Outbox {
     pub fn deliver(&self, report: Report) {
         self.lock().push_back(report);
         self.more.notify_one();
+    }
+
+    /// How many are not acknowledged.
+    pub fn waiting(&self) -> usize {
+        self.lock().len()
     }
 
     /// Returns when everything is acknowledged.
@@ -101,7 +142,10 @@ impl Outbox {
             match self.deliver_batch(daemon, &session.id, batch).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
-                    let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
+                    let pause = match Class::of(&error) {
+                        Class::Mend => pause(&error, failures).max(MENDING),
+                        Class::Session | Class::Wait | Class::GiveUp => pause(&error, failures),
+                    };
                     failures += 1;
                     tracing::warn!(%error, ?pause, "reports are not delivered yet");
                     // A new session may be all that it takes.
@@ -120,9 +164,8 @@ impl Outbox {
         let reports = Reports { reports: batch };
         let answers = match daemon.controller.report(session, &reports).await {
             Ok(reported) => reported.answers,
-            // What the controller will never take is not sent for ever: one bad report must not hold up the others.
-            Err(ClientError::Problem { problem, .. })
-                if matches!(problem.code, Code::TooLarge | Code::InvalidRequest | Code::Refused) =>
+            Err(ref error @ ClientError::Problem { ref problem, .. })
+                if Class::of(error) == Class::GiveUp =>
             {
                 if reports.reports.len() > 1 {
                     for report in reports.reports {
@@ -130,7 +173,7 @@ impl Outbox {
                     }
                     return Ok(());
                 }
-                vec![ReportAnswer::Rejected(*problem)]
+                vec![ReportAnswer::Rejected((**problem).clone())]
             }
             Err(error) => return Err(error),
         };
@@ -152,5 +195,35 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Report>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtimed_api::problem::Problem;
+
+    #[test]
+    fn every_answer_has_its_consequence() {
+        let problem = |code: Code| ClientError::Problem {
+            status: code.row().status,
+            problem: Box::new(Problem::new(code, "x")),
+            retry_after: None,
+        };
+        let class = |code| Class::of(&problem(code));
+        for code in [Code::InvalidRequest, Code::Conflict, Code::StaleFence, Code::TooLarge, Code::Refused] {
+            assert_eq!(class(code), Class::GiveUp, "{code}");
+        }
+        for code in [Code::Unauthenticated, Code::Forbidden, Code::NotFound] {
+            assert_eq!(class(code), Class::Mend, "{code}");
+        }
+        for code in [Code::RateLimited, Code::Internal, Code::Unavailable, Code::StorageFull] {
+            assert_eq!(class(code), Class::Wait, "{code}");
+        }
+        assert_eq!(class(Code::SessionUnknown), Class::Session);
+        let (url, why) = (String::new(), String::new());
+        assert_eq!(Class::of(&ClientError::Unreachable { url: url.clone(), why: why.clone() }), Class::Wait);
+        assert_eq!(Class::of(&ClientError::Protocol { url, why }), Class::Mend);
+        assert_eq!(Class::of(&ClientError::Token), Class::Mend);
     }
 }

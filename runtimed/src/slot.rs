@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::LOOK_AGAIN;
 use crate::attempt::{self, Slot};
 use crate::daemon::Daemon;
-use crate::session::{Current, backoff};
+use crate::session::{Current, backoff, pause};
 
 /// How long a request for a Run waits at the controller.
 const WAIT: Duration = Duration::from_secs(20);
@@ -24,11 +24,16 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 /// Runs that may wait for their uploads and reports before no other is taken.
 const BACKLOG: usize = 512;
 
-/// Too many Runs wait for their store: in a sentence.
+/// Too many Runs wait for their store, or reports for the controller: in a sentence.
 fn backlog(daemon: &Daemon) -> Option<String> {
     let held = daemon.attempts.count();
     let most = BACKLOG + usize::try_from(daemon.config.slots).unwrap_or(usize::MAX);
-    (held >= most).then(|| format!("{held} Runs wait for their uploads"))
+    let reports = daemon.outbox.waiting();
+    if held >= most {
+        Some(format!("{held} Runs wait for their uploads"))
+    } else {
+        (reports >= 2 * most).then(|| format!("{reports} reports wait for the controller"))
+    }
 }
 
 /// Takes one slot out of use: something that was staged in it may still be there.
@@ -120,7 +125,7 @@ pub async fn run(
                     &error,
                     ClientError::Problem { problem, .. } if problem.code == Code::SessionUnknown
                 );
-                let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
+                let pause = pause(&error, failures);
                 failures += 1;
                 if !unknown {
                     tracing::warn!(%error, ?pause, "no lease");

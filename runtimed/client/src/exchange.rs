@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use runtimed_api::parse;
-use runtimed_api::problem::Problem;
+use runtimed_api::problem::{Code, Problem};
 use runtimed_api::session::SecretText;
 use runtimed_api::trace::{self, TraceContext};
 use serde::Serialize;
@@ -170,8 +170,7 @@ async fn problem(response: Response, url: Url) -> ClientError {
     let retry_after = response
         .headers()
         .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
+        .and_then(|value| asked_to_wait(value.to_str().ok()?, jiff::Timestamp::now()));
     let body = match Download::of(response, MAX_PROBLEM, Some(PATIENCE)) {
         Ok(download) => download.bytes().await.unwrap_or_else(|_| Bytes::new()),
         Err(_) => Bytes::new(),
@@ -183,6 +182,61 @@ async fn problem(response: Response, url: Url) -> ClientError {
         }
         // Not one of ours: what stands before a server that is away, such as a proxy, says so.
         Err(_) if status >= 500 => ClientError::unavailable(&url, status),
-        Err(_) => ClientError::protocol(&url, format!("HTTP {status} without a reason")),
+        Err(_) => match said_by_a_proxy(status) {
+            Some(problem) => ClientError::Problem { status, problem: Box::new(problem), retry_after },
+            None => ClientError::protocol(&url, format!("HTTP {status} without a reason")),
+        },
+    }
+}
+
+/// What a proxy before the server means, which answers without a reason of ours.
+fn said_by_a_proxy(status: u16) -> Option<Problem> {
+    let code = match status {
+        401 => Code::Unauthenticated,
+        403 => Code::Forbidden,
+        413 => Code::TooLarge,
+        429 => Code::RateLimited,
+        _ => return None,
+    };
+    Some(Problem::new(code, format!("HTTP {status} without a reason: a proxy before the server may say so")))
+}
+
+/// The longest wait that a server may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// A `Retry-After`: seconds, or a date (RFC 9110, 10.2.3); ten minutes at most, whatever it says.
+fn asked_to_wait(value: &str, now: jiff::Timestamp) -> Option<Duration> {
+    let asked = match value.trim().parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value.trim()).ok()?;
+            // A date that has passed asks for no wait.
+            Duration::try_from(date.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(asked.min(LONGEST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_asks_to_wait_in_seconds_or_until_a_date_and_never_for_long() {
+        let now = "2026-11-21T22:00:00Z".parse().expect("a time");
+        let seconds = |value| asked_to_wait(value, now).map(|wait| wait.as_secs());
+        assert_eq!(seconds("2"), Some(2));
+        assert_eq!(seconds("Sat, 21 Nov 2026 22:00:30 GMT"), Some(30));
+        assert_eq!(seconds("Sat, 21 Nov 2026 21:00:00 GMT"), Some(0));
+        assert_eq!(seconds("18446744073709551615"), Some(600));
+        assert_eq!(seconds("Fri, 31 Dec 9999 23:59:59 GMT"), Some(600));
+        assert_eq!(["", "soon", "-1", "1.5"].map(seconds), [None; 4]);
+    }
+
+    #[test]
+    fn what_a_proxy_says_without_a_reason_is_told_apart() {
+        let code = |status| said_by_a_proxy(status).map(|problem| problem.code);
+        assert_eq!(code(413), Some(Code::TooLarge));
+        assert_eq!([400, 404, 418].map(code), [None; 3]);
     }
 }
