@@ -38,7 +38,7 @@ async fn a_killed_controller_goes_on_where_it_was() {
     let answers = daemon.report(vec![finished(&held, 1, completed(0))]).await;
     assert!(matches!(answers[..], [ReportAnswer::Applied]));
     assert_eq!(phase(&until_over(&alice, "held").await), Phase::Succeeded);
-    assert_eq!(daemon.lease().await.attempt.name.as_str(), "waits");
+    assert_eq!(daemon.lease_alive().await.attempt.name.as_str(), "waits");
 }
 
 #[tokio::test]
