@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -37,19 +37,29 @@ const MAX_SKIPS: usize = 1000;
 /// A file with a NUL byte this early is no text, as git has it.
 const SNIFF: usize = 8000;
 
-/// Collects the artifacts of a workspace tree into `spool`, one file per distinct content, named by its digest.
+/// Where artifacts are collected from.
+#[derive(Debug)]
+pub struct Places<T> {
+    /// The workspace tree, which holds the artifacts directory.
+    pub tree: T,
+    /// The workspace, where it is not in that tree.
+    pub workspace: Option<T>,
+}
+
+/// Collects the artifacts of a workspace into `spool`, one file per distinct content, named by its digest.
 ///
 /// When `enough` is set it stops where it is, and the manifest says so.
 ///
 /// # Errors
 /// The spool cannot be written. What cannot be read is skipped, with its reason.
 pub fn collect(
-    tree: impl AsFd,
+    places: &Places<impl AsFd>,
     globs: &[String],
     redactor: &Redactor,
     spool: &Path,
     enough: &AtomicBool,
 ) -> io::Result<Manifest> {
+    let tree = places.tree.as_fd();
     let mut collector = Collector {
         manifest: Manifest::default(),
         names: HashSet::new(),
@@ -58,13 +68,23 @@ pub fn collect(
         redactor,
         spool: spool.to_owned(),
         links: None,
+        trees: std::iter::once(tree).chain(places.workspace.as_ref().map(AsFd::as_fd)).collect(),
         enough,
     };
     let everything = |_: &Path| true;
-    collector.walk(&tree, layout::ARTIFACTS, &everything)?;
+    collector.walk(tree, layout::ARTIFACTS, &everything)?;
     if !globs.is_empty() {
         match glob_set(globs) {
-            Ok(set) => collector.walk(&tree, layout::WORKSPACE, &|path| set.is_match(path))?,
+            Ok(set) => {
+                let wanted = |path: &Path| {
+                    // A glob such as `**` must not publish the repository's own bookkeeping.
+                    set.is_match(path) && !path.components().any(|c| c.as_os_str() == ".git")
+                };
+                match &places.workspace {
+                    Some(workspace) => collector.walk(workspace.as_fd(), "", &wanted)?,
+                    None => collector.walk(tree, layout::WORKSPACE, &wanted)?,
+                }
+            }
             Err(error) => collector.skip(globs.join(" "), format!("a glob cannot be read: {error}")),
         }
     }
@@ -103,13 +123,14 @@ struct Collector<'a> {
     spool: PathBuf,
     /// How many names in the tree each inode has that has several; looked for when the first of them comes.
     links: Option<HashMap<(u64, u64), u64>>,
+    trees: Vec<BorrowedFd<'a>>,
     enough: &'a AtomicBool,
 }
 
 impl Collector<'_> {
-    fn walk(&mut self, tree: &impl AsFd, start: &str, wanted: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+    fn walk(&mut self, tree: BorrowedFd<'_>, start: &str, wanted: &dyn Fn(&Path) -> bool) -> io::Result<()> {
         let limits = Limits { entries: MAX_ENTRIES, depth: MAX_DEPTH };
-        let walk = match beneath::walk(tree.as_fd(), Path::new(start), limits) {
+        let walk = match beneath::walk(tree, Path::new(start), limits) {
             Ok(walk) => walk,
             Err(error) => {
                 self.skip(start.to_owned(), format!("the directory cannot be read: {error}"));
@@ -128,9 +149,7 @@ impl Collector<'_> {
                 }
             };
             let relative = entry.path.strip_prefix(start).unwrap_or(&entry.path).to_owned();
-            // A glob such as `**` must not publish the repository's own bookkeeping.
-            let in_git = start == layout::WORKSPACE && relative.components().any(|c| c.as_os_str() == ".git");
-            if entry.meta.kind == Kind::Directory || in_git || !wanted(&relative) {
+            if entry.meta.kind == Kind::Directory || !wanted(&relative) {
                 continue;
             }
             let path = printable(&relative);
@@ -148,15 +167,15 @@ impl Collector<'_> {
     }
 
     /// Copies one file into the spool, masked where it is text, hashed on the way.
-    fn keep(&mut self, tree: &impl AsFd, from: &Path, path: String) -> io::Result<()> {
-        let (file, meta) = match beneath::open_file(tree.as_fd(), from) {
+    fn keep(&mut self, tree: BorrowedFd<'_>, from: &Path, path: String) -> io::Result<()> {
+        let (file, meta) = match beneath::open_file(tree, from) {
             Ok(opened) => opened,
             Err(error) => {
                 self.skip(path, error.to_string());
                 return Ok(());
             }
         };
-        if meta.nlink > 1 && !self.is_all_inside(tree, &meta) {
+        if meta.nlink > 1 && !self.is_all_inside(&meta) {
             let reason =
                 "it is a hard link with a name outside the workspace, which may be what must not be shown";
             self.skip(path, reason.to_owned());
@@ -233,17 +252,17 @@ impl Collector<'_> {
         Ok(Copied::Kept { digest, size: kept, text, redacted })
     }
 
-    /// Whether every name of an inode is in this tree: Cargo, for one, gives what it builds two. A staged file that was
+    /// Whether every name of an inode is in what is collected from: Cargo, for one, gives what it builds two. A staged file that was
     /// linked to has its first name elsewhere.
-    fn is_all_inside(&mut self, tree: &impl AsFd, meta: &Meta) -> bool {
+    fn is_all_inside(&mut self, meta: &Meta) -> bool {
+        let trees = &self.trees;
         let names = self.links.get_or_insert_with(|| {
             let mut names: HashMap<(u64, u64), u64> = HashMap::new();
             let limits = Limits { entries: MAX_ENTRIES, depth: MAX_DEPTH };
-            if let Ok(walk) = beneath::walk(tree.as_fd(), Path::new(""), limits) {
-                let linked = |entry: &beneath::Entry| entry.meta.kind == Kind::File && entry.meta.nlink > 1;
-                for entry in walk.flatten().filter(linked) {
-                    *names.entry((entry.meta.dev, entry.meta.ino)).or_default() += 1;
-                }
+            let linked = |entry: &beneath::Entry| entry.meta.kind == Kind::File && entry.meta.nlink > 1;
+            let walks = trees.iter().filter_map(|tree| beneath::walk(*tree, Path::new(""), limits).ok());
+            for entry in walks.flat_map(Iterator::flatten).filter(linked) {
+                *names.entry((entry.meta.dev, entry.meta.ino)).or_default() += 1;
             }
             names
         });
@@ -340,9 +359,9 @@ mod tests {
         File::create(at("sparse")).expect("made").set_len(8 << 30).expect("grown");
         let redactor = Redactor::default();
         redactor.register(&[("x", b"hunter22hunter22")]).expect("registers");
-        let tree = File::open(dir.path()).expect("opens");
+        let places = Places { tree: File::open(dir.path()).expect("opens"), workspace: None };
         let manifest =
-            collect(&tree, &["dist/**".to_owned()], &redactor, spool.path(), &AtomicBool::new(false))
+            collect(&places, &["dist/**".to_owned()], &redactor, spool.path(), &AtomicBool::new(false))
                 .expect("collects");
         let kept: Vec<_> = manifest.files.iter().map(|file| (file.path.as_str(), file.redacted)).collect();
         assert_eq!(kept, [("dist/app", false), ("locked/deep/file", false), ("plain", true)]);

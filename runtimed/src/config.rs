@@ -223,13 +223,17 @@ pub struct Sandbox {
 /// By which means Runs are set apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum TierChoice {
-    /// `Namespaces` where the pod allows them, else `Base`.
+    /// `Namespaces` where the pod allows them; else `Exclusive` where a pod of one slot has its state on a mount of its own,
+    /// and the three directories are mounts that hold nothing; else `Base`.
     #[default]
     Auto,
     /// Landlock, seccomp and limits.
     Base,
     /// Base, with a view of its own for each Run. The daemon does not start where the pod does not allow it.
     Namespaces,
+    /// Base, with the three directories whole for the only Run: they are emptied before and after it. The daemon does not
+    /// start where slots are not 1, or where something of its own lies in them.
+    Exclusive,
 }
 
 /// What every command gets.

@@ -40,8 +40,10 @@ pub struct Daemon {
     pub name: DaemonName,
     /// Its environment, of which some is handed on.
     pub environment: BTreeMap<String, String>,
-    /// The three writable directories.
+    /// The three directories in which trees are made.
     pub roots: Roots,
+    /// With the exclusive tier, the three that a Run has whole.
+    pub whole: Option<Arc<Roots>>,
     /// Its own directory.
     pub state: StateDir,
     /// What fetches keep for later ones.
@@ -94,7 +96,7 @@ impl Daemon {
     }
 }
 
-/// The three writable directories.
+/// Three directories.
 #[derive(Debug)]
 pub struct Roots {
     /// `/tmp`.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use runtimed_api::environment as names;
 use runtimed_api::ids::AttemptKey;
-use runtimed_api::link::{inside, layout};
+use runtimed_api::link::{Trees, inside, layout};
 use runtimed_api::run::network::{Dns, Network, NetworkMode};
 
 use crate::config::RunSettings;
@@ -25,6 +25,8 @@ pub struct Places {
     pub outputs: PathBuf,
     /// What it is given to read, if anything.
     pub given: PathBuf,
+    /// The workspace is a mount, which belongs to whoever made the pod.
+    pub mounted: bool,
 }
 
 impl Places {
@@ -38,19 +40,21 @@ impl Places {
             artifacts: inside::ARTIFACTS.into(),
             outputs: inside::OUTPUTS_DIR.into(),
             given: inside::GIVEN.into(),
+            mounted: false,
         }
     }
 
-    /// In the three trees themselves.
+    /// In the three trees themselves, or in what the command has whole.
     #[must_use]
-    pub fn in_trees(tmp: &Path, home: &Path, workspace: &Path) -> Self {
+    pub fn in_trees(trees: &Trees) -> Self {
         Self {
-            tmp: tmp.join(layout::TMP),
-            home: home.join(layout::HOME),
-            workspace: workspace.join(layout::WORKSPACE),
-            artifacts: workspace.join(layout::ARTIFACTS),
-            outputs: home.join(layout::OUTPUTS_DIR),
-            given: workspace.join(layout::GIVEN),
+            tmp: trees.command_tmp(),
+            home: trees.command_home(),
+            workspace: trees.command_workspace(),
+            artifacts: trees.in_workspace(layout::ARTIFACTS),
+            outputs: trees.in_home(layout::OUTPUTS_DIR),
+            given: trees.in_workspace(layout::GIVEN),
+            mounted: trees.whole.is_some(),
         }
     }
 }
@@ -83,6 +87,14 @@ pub fn environment(
         env.insert("RES_OPTIONS".to_owned(), "use-vc".to_owned());
     }
     env.extend(out);
+    if places.mounted {
+        // git(1) takes nothing from a repository in a directory of another owner, unless it is told to.
+        env.extend([
+            ("GIT_CONFIG_COUNT".to_owned(), "1".to_owned()),
+            ("GIT_CONFIG_KEY_0".to_owned(), "safe.directory".to_owned()),
+            ("GIT_CONFIG_VALUE_0".to_owned(), text(&places.workspace)),
+        ]);
+    }
     for name in &settings.pass_env {
         if let Some(value) = of_the_daemon.get(name) {
             env.insert(name.clone(), value.clone());
@@ -125,7 +137,9 @@ mod tests {
         let attempt =
             serde_json::from_str(r#"{"namespace":"default","name":"x","uid":"u","attempt":1,"fence":1}"#)
                 .expect("a key");
-        let places = Places::in_trees(Path::new("/t"), Path::new("/h"), Path::new("/w"));
+        let trees =
+            Trees { tmp: "/t".to_owned(), home: "/h".to_owned(), workspace: "/w".to_owned(), whole: None };
+        let places = Places::in_trees(&trees);
         let daemon =
             BTreeMap::from([("PATH".to_owned(), "/bin".to_owned()), ("TOKEN".to_owned(), "x".to_owned())]);
         let run =

@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 pub mod environ;
 pub mod hold;
+pub mod exclusive;
 pub mod http;
 pub mod isolation;
 pub mod job;

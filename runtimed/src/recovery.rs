@@ -11,6 +11,7 @@ use runtimed_sandbox::tree::{Tree, TreeName};
 
 use crate::attempt::scrub_of;
 use crate::daemon::Roots;
+use crate::exclusive;
 use crate::journal::{Attempt, Journal, JournalError, Record, State};
 use crate::state_dir::StateDir;
 
@@ -35,14 +36,20 @@ pub struct Recovered {
 pub async fn recover(
     state: &State,
     journal: &Journal,
-    roots: &Roots,
+    (roots, whole): (&Roots, Option<&Roots>),
     dir: &StateDir,
 ) -> Result<Recovered, JournalError> {
     let mut reports = state.unacknowledged();
-    let mut quarantined = 0;
+    // What a Run had whole is empty when it is over.
+    let emptied = whole.filter(|_| !state.attempts.is_empty()).map_or(Ok(()), exclusive::empty);
+    if let Err(error) = &emptied {
+        tracing::error!(%error, "what a Run had whole cannot be emptied");
+    }
+    let mut quarantined = u32::from(emptied.is_err());
     let mut logs = Vec::new();
     for (key, open) in &state.attempts {
         let (scrub, removed) = clear(roots, open);
+        let removed = removed && emptied.is_ok();
         // A tree that could not even be opened may hold what was staged in it.
         if !removed && scrub.as_ref().map_or(!open.staged.is_empty(), |scrub| !scrub.verified) {
             quarantined += 1;

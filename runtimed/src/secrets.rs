@@ -17,6 +17,7 @@ use runtimed_api::session::SecretValue;
 use zeroize::Zeroizing;
 
 use crate::config;
+pub(crate) use protected::configured;
 pub use protected::protected;
 
 /// The largest value: a token or a key is far smaller.

@@ -61,8 +61,8 @@ pub fn run(
     }
     let config = config()?;
     serve::start_log("error");
-    let (runtime, isolation) = serve::become_daemon(args.user, config.sandbox.tier)?;
-    let report = runtime.block_on(test(&config, build, isolation)).map_err(Failure::fault)?;
+    let (runtime, isolation) = serve::become_daemon(args.user, &config)?;
+    let report = runtime.block_on(test(&config, build, isolation.beside())).map_err(Failure::fault)?;
     let text = if args.json {
         serde_json::to_string(&report).map_err(Failure::fault)? + "\n"
     } else {

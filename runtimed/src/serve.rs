@@ -30,7 +30,7 @@ use tracing::Instrument as _;
 use crate::admission::Admission;
 use crate::args::Failure;
 use crate::attempt::{self, leftover};
-use crate::config::{Config, TierChoice};
+use crate::config::Config;
 use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
 use crate::hold::Hold;
 use crate::isolation::Isolation;
@@ -42,7 +42,7 @@ use crate::notices::Notices;
 use crate::outbox::Outbox;
 use crate::state_dir::StateDir;
 use crate::upstream::{Given, Upstream};
-use crate::{http, job, recovery, selftest, session, slot, workers};
+use crate::{exclusive, http, job, recovery, selftest, session, slot, workers};
 
 /// What the command line says beside the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ pub fn serve(
     let tls = tls_files(&config);
     let listener = Listener::bind(config.http.listen, tls.as_ref()).map_err(Failure::usage)?;
     let twin = other_family(&listener, tls.as_ref()).map_err(Failure::usage)?;
-    let (runtime, isolation) = become_daemon(options.user, config.sandbox.tier)?;
+    let (runtime, isolation) = become_daemon(options.user, &config)?;
     let parts = Parts { config, build, worker, isolation, upstream, listener, twin, once };
     let result = runtime.block_on(parts.run(options.until_stdin_closes));
     // A task that hangs must not hold up the exit of a daemon that has drained.
@@ -96,12 +96,12 @@ pub fn serve(
 /// A step failed; the process must not go on.
 pub(crate) fn become_daemon(
     user: u32,
-    tier: TierChoice,
+    config: &Config,
 ) -> Result<(tokio::runtime::Runtime, Isolation), Failure> {
     if rustix::process::geteuid().is_root() {
         process::drop_to(user, user).map_err(Failure::fault)?;
     }
-    let isolation = Isolation::choose(tier).map_err(Failure::usage)?;
+    let isolation = Isolation::choose(config).map_err(Failure::usage)?;
     process::harden_self().context("cannot harden the daemon's own process").map_err(Failure::fault)?;
     process::become_subreaper().context("cannot become a subreaper").map_err(Failure::fault)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -289,7 +289,8 @@ async fn self_tested(daemon: &Daemon) -> bool {
     if !daemon.config.selftest.required {
         return true;
     }
-    let tested = Box::pin(selftest::test(&daemon.config, daemon.build.clone(), daemon.isolation)).await;
+    let tested =
+        Box::pin(selftest::test(&daemon.config, daemon.build.clone(), daemon.isolation.beside())).await;
     let held = match &tested {
         Ok(report) if report.held => true,
         Ok(report) => {
@@ -339,26 +340,29 @@ pub(crate) async fn daemon(
         let hint = "the three roots must be directories that the daemon may write; set them under [roots]";
         Root::open(path).map_err(|error| Failure::usage(anyhow!("{error}; {hint}")))
     };
-    let roots = Roots {
+    let found = Roots {
         tmp: open(&config.roots.tmp)?,
         home: open(&config.roots.home)?,
         workspace: open(&config.roots.workspace)?,
     };
-    for root in roots.all() {
+    for root in found.all() {
         // Tried now, so that an unwritable root is the operator's error at start and not every Run's.
         let tried = root.create().and_then(runtimed_sandbox::tree::Tree::remove);
         tried.map_err(|error| Failure::usage(anyhow!(error).context("a root cannot be used")))?;
     }
-    let state = StateDir::take(config.state.dir.as_deref(), &roots.workspace).map_err(Failure::usage)?;
+    let state = StateDir::take(config.state.dir.as_deref(), &found.workspace).map_err(Failure::usage)?;
+    let (journal, left) = Journal::open(state.path()).map_err(Failure::fault)?;
+    let (roots, whole) = exclusive::arrange(found, &state, isolation.tier, &left).map_err(Failure::usage)?;
     let notices = Notices::default();
     // What a Run may know by path. In a pod these belong to root, and nobody here can take their modes away.
-    for path in roots.all().map(Root::path).into_iter().chain([state.place()]) {
+    let shared = whole.iter().flat_map(|whole| whole.all());
+    for path in roots.all().into_iter().chain(shared).map(Root::path).chain([state.place()]) {
         if let Err(error) = notices.keep_mode(path) {
             tracing::warn!(path = %path.display(), %error, "a directory's mode cannot be kept");
         }
     }
-    let (journal, left) = Journal::open(state.path()).map_err(Failure::fault)?;
-    let recovered = recovery::recover(&left, &journal, &roots, &state).await.map_err(Failure::fault)?;
+    let recovered = recovery::recover(&left, &journal, (&roots, whole.as_deref()), &state).await;
+    let recovered = recovered.map_err(Failure::fault)?;
     let mirrors = Mirrors::open(state.path(), config.mirror.max.0);
     let mirrors = mirrors.context("cannot keep mirrors in the state directory").map_err(Failure::fault)?;
     let disks = vec![
@@ -381,6 +385,7 @@ pub(crate) async fn daemon(
         name,
         environment: environment(),
         roots,
+        whole,
         state,
         mirrors,
         journal,

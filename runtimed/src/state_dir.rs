@@ -20,7 +20,7 @@ const MARK: &str = "runtimed.state";
 pub struct StateDir {
     path: PathBuf,
     place: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// The state directory cannot be used.
@@ -73,13 +73,25 @@ impl StateDir {
         let path = tree.path();
         let mark = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join(MARK));
         mark.map_err(|error| StateError::Open { path: path.clone(), error })?;
-        Ok(Self { path, place: place.to_owned(), _lock: lock })
+        Ok(Self { path, place: place.to_owned(), lock })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives the place its owner's permissions back, if a Run took them away.
+    ///
+    /// # Errors
+    /// They cannot be set.
+    pub fn mend(&self) -> io::Result<()> {
+        let mode = self.lock.metadata()?.permissions().mode();
+        if mode & 0o700 == 0o700 {
+            return Ok(());
+        }
+        self.lock.set_permissions(fs::Permissions::from_mode(mode & 0o7777 | 0o700))
     }
 
     /// The directory that it lies in, whose path Runs may know.

@@ -62,6 +62,11 @@ pub(crate) fn enter(parent: BorrowedFd<'_>, name: &CStr, repair: Repair) -> Resu
     rustix::fs::openat(&handle, c".", OFlags::RDONLY | DIRECTORY, Mode::empty())
 }
 
+/// Opens a directory a second time, for the position in a listing belongs to what was opened.
+pub(crate) fn again(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(directory, c".", OFlags::RDONLY | DIRECTORY, Mode::empty())
+}
+
 /// Adds permission bits for the owner of the directory behind `fd`, if they are missing and it is ours; says whether
 /// they were missing.
 pub(crate) fn widen(fd: BorrowedFd<'_>, bits: u32) -> Result<bool, Errno> {

@@ -138,7 +138,11 @@ pub fn plan(policy: &Policy, support: &Support) -> Result<Plan, Refusal> {
 }
 
 fn tier(policy: &Policy) -> Tier {
-    if policy.view.is_some() { Tier::Namespaces } else { Tier::Base }
+    match (&policy.view, policy.alone) {
+        (Some(_), _) => Tier::Namespaces,
+        (None, true) => Tier::Exclusive,
+        (None, false) => Tier::Base,
+    }
 }
 
 /// A domain of scopes, and of one right on files: to move them between directories, which it grants everywhere. A layer that

@@ -50,6 +50,8 @@ pub struct Policy {
     /// [`crate::spawn::Spawn`], and only below a process that was started with
     /// [`own_processes`](crate::spawn::Spawn::own_processes).
     pub view: Option<View>,
+    /// Whether the process is the only Run of its pod, and has the pod's directories whole: the report says so.
+    pub alone: bool,
     /// Whether inotify is allowed: it tells the names of neighbours' files.
     pub watch: bool,
     /// Resource limits.

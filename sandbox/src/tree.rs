@@ -7,9 +7,12 @@
 
 mod name;
 mod remove;
+mod usage;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +22,8 @@ use rustix::io::Errno;
 pub use self::name::{BadTreeName, TreeName};
 pub use self::remove::Removed;
 pub(crate) use self::remove::sweep;
-use crate::dirs::{self, Identity, Obstacle, Repair, Walker};
+pub use self::usage::Usage;
+use crate::dirs::{self, Identity, Repair};
 
 /// What a file system keeps its bytes on, as far as it matters to secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,11 +193,74 @@ impl Root {
     /// [`TreeError::Io`] if the root cannot be listed.
     pub fn list(&self) -> Result<Vec<TreeName>, TreeError> {
         let failed = |source| TreeError::Io { action: "list", path: self.inner.path.clone(), source };
-        // A second description, for the position in the listing belongs to the description.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.inner.fd, c".", flags, Mode::empty()).map_err(failed)?;
+        let fd = dirs::again(self.fd()).map_err(failed)?;
         let (names, _) = dirs::names(fd.as_fd(), usize::MAX).map_err(failed)?;
         Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
+    }
+
+    /// The root's directory.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd.as_fd()
+    }
+
+    /// The name of something in the root, whoever owns it; `None` when it is empty.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] if the root cannot be listed.
+    pub fn first(&self) -> Result<Option<OsString>, TreeError> {
+        let failed = |source| TreeError::Io { action: "list", path: self.inner.path.clone(), source };
+        let top = dirs::again(self.fd()).map_err(failed)?;
+        let (names, _) = dirs::names(top.as_fd(), 1).map_err(failed)?;
+        Ok(names.into_iter().next().map(|name| OsString::from_vec(name.into_bytes())))
+    }
+
+    /// Removes everything in the root, as [`Tree::remove`] does, and looks whether it is gone; the root itself, which may
+    /// be a mount, stays. Whoever writes there must be dead.
+    ///
+    /// # Errors
+    /// [`TreeError::Left`] when something is left; everything else is gone then.
+    pub fn empty(&self) -> Result<(), TreeError> {
+        let failed = |source| TreeError::Io { action: "empty", path: self.inner.path.clone(), source };
+        self.mend()?;
+        let swept = sweep(dirs::again(self.fd()).map_err(failed)?).map_err(failed)?;
+        let left =
+            |left, first, source| TreeError::Left { path: self.inner.path.clone(), left, first, source };
+        if let Some((first, source)) = swept.first_left {
+            return Err(left(swept.left, first, source));
+        }
+        match self.first()? {
+            None => Ok(()),
+            Some(name) => Err(left(1, name.to_string_lossy().into_owned(), Errno::NOTEMPTY)),
+        }
+    }
+
+    /// Gives the owner's permissions back to the root where they were taken away, and says whether they were. The root of
+    /// another owner is passed over: nobody here can have taken them.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] if the mode cannot be repaired.
+    pub fn mend(&self) -> Result<bool, TreeError> {
+        match dirs::widen(self.fd(), 0o700) {
+            Err(Errno::PERM) => Ok(false),
+            mended => mended.map_err(|source| TreeError::Io {
+                action: "repair the mode of",
+                path: self.inner.path.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Measures what is in the root, as [`Tree::usage`] does.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] if the root cannot be listed.
+    pub fn usage(&self, cap: u64) -> Result<Usage, TreeError> {
+        usage::measure(self.fd(), cap).map_err(|source| TreeError::Io {
+            action: "measure",
+            path: self.inner.path.clone(),
+            source,
+        })
     }
 
     /// Opens and checks the tree `name`: a real directory of this uid, made 0700 with no set-id bit if it is not.
@@ -320,28 +387,11 @@ impl Tree {
     /// # Errors
     /// [`TreeError::Io`] if the tree itself cannot be listed.
     pub fn usage(&self, cap: u64) -> Result<Usage, TreeError> {
-        let failed = |source| TreeError::Io { action: "measure", path: self.path(), source };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let top = rustix::fs::openat(&self.fd, c".", flags, Mode::empty()).map_err(failed)?;
-        let cap = usize::try_from(cap).unwrap_or(usize::MAX);
-        let mut walker = Walker::new(top, Repair::Never, cap, usize::MAX).map_err(failed)?;
-        let mut usage = Usage { entries: 0, bytes: 0, complete: true };
-        let mut linked = std::collections::HashSet::new();
-        while let Some(step) = walker.step() {
-            match step {
-                Ok(stat) => {
-                    usage.entries += 1;
-                    // An inode with several names takes its space once.
-                    if stat.st_nlink < 2 || is_directory(&stat) || linked.insert(stat.st_ino) {
-                        usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-                    }
-                }
-                // It vanished between the listing and the look, which is what a live tree does.
-                Err(Obstacle::Entry(Errno::NOENT)) => {}
-                Err(_) => usage.complete = false,
-            }
-        }
-        Ok(usage)
+        usage::measure(self.fd(), cap).map_err(|source| TreeError::Io {
+            action: "measure",
+            path: self.path(),
+            source,
+        })
     }
 
     /// Empties and removes the tree, whatever is in it.
@@ -354,19 +404,4 @@ impl Tree {
     pub fn remove(self) -> Result<Removed, TreeError> {
         remove::remove(&self)
     }
-}
-
-fn is_directory(stat: &Stat) -> bool {
-    rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()
-}
-
-/// What a tree holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Files, directories, links and everything else with a name, the tree itself not counted.
-    pub entries: u64,
-    /// Allocated bytes (512 for each block that the file system reports), hard links counted once.
-    pub bytes: u64,
-    /// False when the cap was reached, a directory could not be read, or the tree moved meanwhile.
-    pub complete: bool,
 }

@@ -136,7 +136,12 @@ static int takes_daemon_descriptor(void)
 	int fd = syscall(SYS_pidfd_open, scene_number("DAEMON_PID"), 0);
 	return fd == -1 ? errno : done(syscall(SYS_pidfd_getfd, fd, 0, 0));
 }
-static int slows_daemon(void) { return done(setpriority(PRIO_PROCESS, scene_number("DAEMON_PID"), 0)); }
+/* To the value that it has, so that nobody is harmed: it may have been started by nice(1). */
+static int slows_daemon(void)
+{
+	int daemon = scene_number("DAEMON_PID");
+	return done(setpriority(PRIO_PROCESS, daemon, getpriority(PRIO_PROCESS, daemon)));
+}
 static int reads_supervisor_memory(void)
 {
 	char path[64];

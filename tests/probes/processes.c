@@ -187,7 +187,7 @@ static int sets_parameters(void)
 static int sets_scheduling(void)
 {
 	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t rest[3]; } attributes = {
-		.size = 48, .policy = SCHED_BATCH };
+		.size = 48, .policy = SCHED_BATCH, .nice = getpriority(PRIO_PROCESS, target()) };
 	return done(syscall(SYS_sched_setattr, target(), &attributes, 0));
 }
 

@@ -471,7 +471,11 @@ impl Cluster {
         for index in 0..self.daemons.len() {
             // The state has a random name in its place; directories in it are spools, but for the mirrors, which are kept for the
             // next start, within their bound.
-            let states = directories(&self.state_dir(index));
+            // With the exclusive tier the trees are beside it.
+            let (trees, states): (Vec<_>, Vec<_>) = directories(&self.state_dir(index))
+                .into_iter()
+                .partition(|path| path.to_string_lossy().contains("/exclusive-"));
+            left.extend(trees.iter().flat_map(|root| directories(root)));
             let spools = states.iter().flat_map(|state| directories(state));
             left.extend(spools.filter(|path| !path.ends_with("mirrors")));
         }

@@ -202,6 +202,17 @@ impl Container {
         self.volumes.path().join(root)
     }
 
+    /// Its first process, as this machine sees it.
+    ///
+    /// # Panics
+    /// It has ended.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        let output = podman().args(["inspect", "--format={{.State.Pid}}", &self.name]).output();
+        let text = String::from_utf8(output.expect("podman runs").stdout).expect("text");
+        text.trim().parse().expect("a process id")
+    }
+
     /// The name that podman knows it by.
     #[must_use]
     pub fn name(&self) -> &str {

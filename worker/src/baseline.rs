@@ -56,9 +56,13 @@ pub(crate) fn apply(
     };
     let tree = patched(&store, source, assign, patches)?;
     inputs::place(assign)?;
-    let workspace = Path::new(&assign.trees.workspace).join(layout::WORKSPACE);
+    let workspace = assign.trees.command_workspace();
     let making = |error: std::io::Error| storage("make the workspace", &error);
-    let stage = patch::Stage::new(&workspace).map_err(making)?;
+    let stage = match &assign.trees.whole {
+        None => patch::Stage::new(&workspace).map_err(making)?,
+        // It is a mount, and cannot be put in place by a rename; what a failure leaves there no command ever sees.
+        Some(_) => patch::Stage::in_place(&workspace),
+    };
     let directory = stage.open().map_err(making)?;
     let snapshot = patch::checkout(&store, tree, directory.as_fd()).map_err(checkout_failure)?;
     match (&assign.source, content) {

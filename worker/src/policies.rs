@@ -97,40 +97,40 @@ pub(crate) fn fetch(place: &Place, assign: &Assign, support: &Support) -> Policy
 
 /// The apply: the tree of the workspace, with the private directory in it.
 pub(crate) fn apply(profile: wire::Profile, trees: &Trees) -> Policy {
-    Policy { write: vec![trees.workspace.clone().into()], ..phase(profile) }
+    let mut policy = Policy { write: vec![trees.workspace.clone().into()], ..phase(profile) };
+    policy.write.extend(trees.whole.as_ref().map(|whole| PathBuf::from(&whole.workspace)));
+    policy
 }
 
 /// The capture: reads the workspace, writes to the private directory.
 pub(crate) fn capture(profile: wire::Profile, trees: &Trees) -> Policy {
     let mut policy = Policy { write: vec![private(trees)], ..phase(profile) };
-    policy.read.push(in_workspace(trees, layout::WORKSPACE));
+    policy.read.push(trees.command_workspace());
     policy
 }
 
 /// The command: what the Run's own confinement says.
 pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) -> Policy {
-    let in_tmp = |name| Path::new(&trees.tmp).join(name);
-    let in_home = |name| Path::new(&trees.home).join(name);
     let own_view = confinement.tier == wire::Tier::Namespaces;
     let mut write = vec![
-        in_tmp(layout::TMP),
-        in_home(layout::HOME),
-        in_home(layout::OUTPUTS_DIR),
-        in_workspace(trees, layout::WORKSPACE),
-        in_workspace(trees, layout::ARTIFACTS),
+        trees.command_tmp(),
+        trees.command_home(),
+        trees.in_home(layout::OUTPUTS_DIR),
+        trees.command_workspace(),
+        trees.in_workspace(layout::ARTIFACTS),
     ];
-    write.extend(own_view.then(|| in_tmp(layout::SHARED_MEMORY)));
+    write.extend(own_view.then(|| trees.in_tmp(layout::SHARED_MEMORY)));
     let (proc_files, others): (Vec<PathBuf>, Vec<PathBuf>) =
         confinement.proc_files.iter().map(PathBuf::from).partition(|path| path.starts_with("/proc"));
     let (devices, mut read): (Vec<PathBuf>, Vec<PathBuf>) =
         others.into_iter().partition(|path| path.starts_with("/dev"));
     // The directory, for a file is replaced when its secret rotates. Only the daemon writes there, so that a scrub
     // knows all that it has to find.
-    read.extend(staged.then(|| in_tmp(layout::STAGED)));
+    read.extend(staged.then(|| trees.in_tmp(layout::STAGED)));
     let mut execute: Vec<PathBuf> = confinement.read.iter().map(PathBuf::from).collect();
     // A mount that is listed is granted for itself, and so may lie inside another grant.
     let mounts = CONTAINER_MOUNTS.iter().map(PathBuf::from).chain(execute.iter().cloned()).collect();
-    execute.extend(confinement.given.then(|| in_workspace(trees, layout::GIVEN)));
+    execute.extend(confinement.given.then(|| trees.in_workspace(layout::GIVEN)));
     Policy {
         profile: sandbox_profile(confinement.profile),
         read,
@@ -140,6 +140,7 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
         proc_files: existing(HARMLESS_PROC).chain(proc_files).collect(),
         network: network(&confinement.network),
         view: own_view.then(|| view(trees, staged, confinement)),
+        alone: confinement.tier == wire::Tier::Exclusive,
         watch: confinement.watch,
         limits: Rlimits {
             nofile: confinement.open_files,
@@ -208,11 +209,7 @@ fn existing<'a>(paths: &'a [&'a str]) -> impl Iterator<Item = PathBuf> + 'a {
 }
 
 fn private(trees: &Trees) -> PathBuf {
-    in_workspace(trees, layout::PRIVATE)
-}
-
-fn in_workspace(trees: &Trees, name: &str) -> PathBuf {
-    Path::new(&trees.workspace).join(name)
+    trees.in_workspace(layout::PRIVATE)
 }
 
 fn sandbox_profile(profile: wire::Profile) -> Profile {

@@ -21,6 +21,7 @@
 pub mod frame;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -152,17 +153,72 @@ pub struct Assign {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Trees {
-    /// On `/tmp`.
+    /// On `/tmp`; with [`Tier::Exclusive`] all three are where the daemon's state is.
     pub tmp: String,
     /// On `/home/worker`.
     pub home: String,
     /// On `/workspace`.
     pub workspace: String,
+    /// With [`Tier::Exclusive`]: directories that the command has whole, in the place of some of what is in the trees.
+    #[serde(default)]
+    pub whole: Option<Whole>,
+}
+
+/// The pod's three directories, for the only Run in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Whole {
+    /// The command's `TMPDIR`: `/tmp`.
+    pub tmp: String,
+    /// The command's `HOME`: `/home/worker`.
+    pub home: String,
+    /// The workspace: `/workspace`.
+    pub workspace: String,
+}
+
+impl Trees {
+    /// The command's `TMPDIR`.
+    #[must_use]
+    pub fn command_tmp(&self) -> PathBuf {
+        self.whole.as_ref().map_or_else(|| self.in_tmp(layout::TMP), |whole| PathBuf::from(&whole.tmp))
+    }
+
+    /// The command's `HOME`.
+    #[must_use]
+    pub fn command_home(&self) -> PathBuf {
+        self.whole.as_ref().map_or_else(|| self.in_home(layout::HOME), |whole| PathBuf::from(&whole.home))
+    }
+
+    /// The workspace.
+    #[must_use]
+    pub fn command_workspace(&self) -> PathBuf {
+        let within = || self.in_workspace(layout::WORKSPACE);
+        self.whole.as_ref().map_or_else(within, |whole| PathBuf::from(&whole.workspace))
+    }
+
+    /// What has this name in the tmp tree.
+    #[must_use]
+    pub fn in_tmp(&self, name: &str) -> PathBuf {
+        Path::new(&self.tmp).join(name)
+    }
+
+    /// What has this name in the home tree.
+    #[must_use]
+    pub fn in_home(&self, name: &str) -> PathBuf {
+        Path::new(&self.home).join(name)
+    }
+
+    /// What has this name in the workspace tree.
+    #[must_use]
+    pub fn in_workspace(&self, name: &str) -> PathBuf {
+        Path::new(&self.workspace).join(name)
+    }
 }
 
 /// What is in the three trees. The command is granted all but the last, which is the worker's own.
 pub mod layout {
-    /// In the tmp tree: the command's `TMPDIR`.
+    /// In the tmp tree: the command's `TMPDIR`; like [`HOME`] and [`WORKSPACE`] not there with
+    /// [`Tier::Exclusive`](crate::enforcement::Tier::Exclusive).
     pub const TMP: &str = "t";
     /// In the tmp tree: staged secrets, 0700.
     pub const STAGED: &str = "s";

@@ -119,6 +119,8 @@ rules! {
     RUNTIME_UNKNOWN = "runtime.unknown";
     /// The sandbox cannot give a required protection here.
     SANDBOX_UNAVAILABLE = "sandbox.unavailable";
+    /// The pod gives another tier than the one that is asked for.
+    SANDBOX_TIER = "sandbox.tier";
     /// A grant that reaches what must stay closed.
     SANDBOX_GRANT = "sandbox.grant";
     /// A prior patch that is not there.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use runtimed_api::enforcement::Tier;
 use runtimed_api::policy::{self, Granted};
 use runtimed_api::problem::Code;
-use runtimed_api::rule::Refusal;
+use runtimed_api::rule::{Refusal, Rule};
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::run::step::Step;
 use runtimed_api::session::Lease;
@@ -69,7 +70,8 @@ fn judge(daemon: &Daemon, lease: &Lease) -> Result<Granted, Vec<Refusal>> {
     let config = &daemon.config;
     let spec = &lease.run.spec;
     policy::judge_shape(&lease_run_as_submitted(lease))?;
-    let refusals = secrets::judge(spec, &lease.attempt.namespace, &config.secrets, &lease.secrets);
+    let mut refusals = secrets::judge(spec, &lease.attempt.namespace, &config.secrets, &lease.secrets);
+    refusals.extend(other_tier(spec.tier, daemon.isolation.tier));
     let granted =
         policy::judge(spec, &config.defaults, &config.ceiling, &daemon.own_ports).and_then(|granted| {
             let limits = daemon.admission.judge(&granted.limits).map_err(|refusal| vec![refusal])?;
@@ -80,6 +82,14 @@ fn judge(daemon: &Daemon, lease: &Lease) -> Result<Granted, Vec<Refusal>> {
         Ok(_) => Err(refusals),
         Err(more) => Err([refusals, more].concat()),
     }
+}
+
+/// Refuses a Run that needs another tier than the pod's.
+fn other_tier(asked: Option<Tier>, given: Tier) -> Option<Refusal> {
+    let asked = asked.filter(|asked| *asked != given)?;
+    let why = format!("the Run asks for the tier {asked:?}, and this pod gives {given:?}");
+    let refusal = Refusal::new(Rule::SANDBOX_TIER, "spec.tier", why);
+    Some(refusal.hint("leave `tier` out, or ask for a Runtime whose pods give it; `runtimed check` says why this one does not"))
 }
 
 /// The Run without what the controller added: the shape that a submission has is judged.

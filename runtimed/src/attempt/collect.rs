@@ -121,12 +121,16 @@ async fn collect_artifacts(attempt: &mut Attempt, workspace: &Workspace) -> Resu
     }
     let failed = |error: &(dyn std::error::Error + 'static)| storage("artifacts cannot be spooled", error);
     let place = spool(attempt)?.to_owned();
-    let tree = workspace.workspace.fd().try_clone_to_owned().map_err(|error| failed(&error))?;
+    let whole = workspace.whole.as_ref().map(|whole| whole.workspace.fd().try_clone_to_owned());
+    let places = artifacts::Places {
+        tree: workspace.workspace.fd().try_clone_to_owned().map_err(|error| failed(&error))?,
+        workspace: whole.transpose().map_err(|error| failed(&error))?,
+    };
     let redactor = attempt.redactor.clone();
     let enough = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&enough);
     let mut collecting =
-        std::pin::pin!(blocking(move || artifacts::collect(&tree, &globs, &redactor, &place, &told)));
+        std::pin::pin!(blocking(move || artifacts::collect(&places, &globs, &redactor, &place, &told)));
     let manifest = tokio::select! {
         manifest = &mut collecting => manifest,
         () = attempt.live.hurried() => stop(&enough, collecting).await,

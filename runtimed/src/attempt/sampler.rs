@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use runtimed_api::enforcement::{Protection, State};
 use runtimed_api::run::limits::{LimitName, Limits};
 use runtimed_sandbox::process::{self, Pid};
-use runtimed_sandbox::tree::Tree;
+use runtimed_sandbox::tree::{Medium, Root, Tree, TreeError, Usage};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -43,6 +43,8 @@ struct Watched {
     limits: Limits,
     worker: Pid,
     trees: Vec<Tree>,
+    /// What the command has whole.
+    whole: Vec<Root>,
     page: u64,
     /// CPU time that the worker's former children had used when the command began.
     before: Duration,
@@ -79,9 +81,11 @@ pub(super) fn start(
         let again = tree.root().reopen(tree.name());
         trees.extend(again.map_err(|error| storage("a tree cannot be measured", &error))?);
     }
+    let whole = workspace.whole.iter().flat_map(|whole| whole.all()).cloned().collect();
     let page = rustix::param::page_size() as u64;
     let before = cpu::reaped(worker.pid());
-    let watched = Arc::new(Watched { limits: limits.clone(), worker: worker.pid(), trees, page, before });
+    let watched =
+        Arc::new(Watched { limits: limits.clone(), worker: worker.pid(), trees, whole, page, before });
     let live = Arc::clone(&attempt.live);
     Ok(Some(Sampler { task: tokio::spawn(watch(watched, live).in_current_span()) }))
 }
@@ -115,17 +119,30 @@ impl Watched {
         if limits.cpu.is_some_and(|most| self.cpu_used(&tree) > most.get()) {
             return Some(LimitName::Cpu);
         }
-        let memory_trees = self.trees.iter().filter(|tree| tree.medium().is_memory());
         if let Some(most) = limits.memory {
             let resident: u64 = tree.iter().map(|pid| self.resident(*pid)).sum();
             // What lies on a memory-backed root is memory too, and no process's own.
-            let kept: u64 = memory_trees.map(used).sum();
+            let kept = self.used(Medium::is_memory);
             if resident.saturating_add(kept) > most.0 {
                 return Some(LimitName::Memory);
             }
         }
-        let over_disk = limits.disk.is_some_and(|most| self.trees.iter().map(used).sum::<u64>() > most.0);
+        let over_disk = limits.disk.is_some_and(|most| self.used(|_| true) > most.0);
         over_disk.then_some(LimitName::Disk)
+    }
+
+    /// What the Run's directories on such media take. One that cannot be measured, or has too many entries, is taken for
+    /// full.
+    fn used(&self, wanted: impl Fn(Medium) -> bool) -> u64 {
+        let trees =
+            self.trees.iter().filter(|tree| wanted(tree.medium())).map(|tree| tree.usage(MAX_ENTRIES));
+        let whole =
+            self.whole.iter().filter(|root| wanted(root.medium())).map(|root| root.usage(MAX_ENTRIES));
+        let bytes = |usage: Result<Usage, TreeError>| match usage {
+            Ok(usage) if usage.complete || usage.entries < MAX_ENTRIES => usage.bytes,
+            Ok(_) | Err(_) => u64::MAX,
+        };
+        trees.chain(whole).map(bytes).fold(0, u64::saturating_add)
     }
 
     /// CPU time of the tree: of what lives, with those that it has waited for, and of what the worker has reaped.
@@ -141,14 +158,5 @@ impl Watched {
         let pages: u64 =
             statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
         pages.saturating_mul(self.page)
-    }
-}
-
-/// What a tree takes on its file system. One that cannot be measured, or has too many entries, is taken for full.
-fn used(tree: &Tree) -> u64 {
-    match tree.usage(MAX_ENTRIES) {
-        Ok(usage) if usage.complete => usage.bytes,
-        Ok(usage) if usage.entries < MAX_ENTRIES => usage.bytes,
-        Ok(_) | Err(_) => u64::MAX,
     }
 }

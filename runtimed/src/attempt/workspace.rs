@@ -5,10 +5,11 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use runtimed_api::enforcement::Tier;
 use runtimed_api::environment;
-use runtimed_api::link::{Trees, inside, layout};
+use runtimed_api::link::{Trees, Whole, inside, layout};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::status::Scrub;
 use runtimed_api::run::step::Step;
@@ -19,7 +20,9 @@ use zeroize::Zeroizing;
 
 use super::{Attempt, Ended, Slot, storage};
 use crate::admission::Permit;
+use crate::daemon::Roots;
 use crate::environ::Places;
+use crate::exclusive;
 use crate::journal::Record;
 use crate::secrets::Staged;
 
@@ -30,6 +33,10 @@ pub(super) struct Workspace {
     pub(super) home: Tree,
     pub(super) workspace: Tree,
     staging: Option<Staging>,
+    /// With the exclusive tier, what the command has whole.
+    pub(super) whole: Option<Arc<Roots>>,
+    /// Something is left in that, so that the next start has to look again.
+    left: bool,
     /// Room in the pod, until the trees are gone: what lies on a memory-backed root is memory.
     _permit: Permit,
 }
@@ -53,20 +60,24 @@ impl Workspace {
         permit: Permit,
     ) -> Result<Self, Ended> {
         attempt.live.set(|now| now.step = Some(Step::Allocate));
-        let daemon = std::sync::Arc::clone(&attempt.daemon);
+        let daemon = Arc::clone(&attempt.daemon);
         let made = blocking(move || {
             let roots = &daemon.roots;
             let made = || -> Result<_, runtimed_sandbox::tree::TreeError> {
+                // It is empty; but another container of the pod may have written there.
+                daemon.whole.as_deref().map_or(Ok(()), exclusive::empty)?;
                 let tmp = roots.tmp.create_named(&name)?;
                 let home = roots.home.create_named(&name)?;
                 let workspace = roots.workspace.create_named(&name)?;
-                tmp.create_dir(layout::TMP, 0o700)?;
                 if daemon.isolation.tier == Tier::Namespaces {
                     tmp.create_dir(layout::SHARED_MEMORY, 0o700)?;
                 }
-                home.create_dir(layout::HOME, 0o700)?;
+                if daemon.whole.is_none() {
+                    tmp.create_dir(layout::TMP, 0o700)?;
+                    home.create_dir(layout::HOME, 0o700)?;
+                    workspace.create_dir(layout::WORKSPACE, 0o700)?;
+                }
                 home.create_dir(layout::OUTPUTS_DIR, 0o700)?;
-                workspace.create_dir(layout::WORKSPACE, 0o700)?;
                 workspace.create_dir(layout::ARTIFACTS, 0o700)?;
                 workspace.create_dir(layout::PRIVATE, 0o700)?;
                 Ok((tmp, home, workspace))
@@ -81,22 +92,30 @@ impl Workspace {
         let (tmp, home, workspace) = made?;
         let lap = attempt.clock.lap(Step::Allocate);
         attempt.result.steps.push(lap);
-        Ok(Self { tmp, home, workspace, staging: None, _permit: permit })
+        let whole = attempt.daemon.whole.clone();
+        Ok(Self { tmp, home, workspace, staging: None, whole, left: false, _permit: permit })
     }
 
     /// The trees as the link names them.
     pub(super) fn trees(&self) -> Trees {
-        let text = |tree: &Tree| tree.path().to_string_lossy().into_owned();
-        Trees { tmp: text(&self.tmp), home: text(&self.home), workspace: text(&self.workspace) }
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Trees {
+            tmp: text(&self.tmp.path()),
+            home: text(&self.home.path()),
+            workspace: text(&self.workspace.path()),
+            whole: self.whole.as_ref().map(|whole| Whole {
+                tmp: text(whole.tmp.path()),
+                home: text(whole.home.path()),
+                workspace: text(whole.workspace.path()),
+            }),
+        }
     }
 
     /// The places that the environment names.
     pub(super) fn places(&self, tier: Tier) -> Places {
         match tier {
             Tier::Namespaces => Places::inside(),
-            Tier::Base | Tier::Exclusive => {
-                Places::in_trees(&self.tmp.path(), &self.home.path(), &self.workspace.path())
-            }
+            Tier::Base | Tier::Exclusive => Places::in_trees(&self.trees()),
         }
     }
 
@@ -193,6 +212,16 @@ impl Workspace {
             };
             attempt.result.warnings.push(warning);
         }
+        // With the exclusive tier those of the trees are the daemon's own, and the command knows the paths.
+        let daemon = Arc::clone(&attempt.daemon);
+        if let Err(error) = daemon.state.mend() {
+            attempt.result.warnings.push(storage("a mode cannot be repaired", &error).message);
+        }
+        for root in self.whole.iter().flat_map(|whole| whole.all()).chain(daemon.roots.all()) {
+            if let Err(error) = root.mend() {
+                attempt.result.warnings.push(storage("a mode cannot be repaired", &error).message);
+            }
+        }
     }
 
     /// Puts a new value in the place of a staged one.
@@ -207,8 +236,27 @@ impl Workspace {
         rotated.map(drop).map_err(|error| storage("the new value cannot be staged", &error))
     }
 
-    /// Removes what was staged, and looks whether it is gone. Always done, whatever happened before.
+    /// Removes what was staged, and what the next Run would find of this one, and looks whether it is gone. Always done,
+    /// whatever happened before.
     pub(super) async fn scrub(&mut self, attempt: &mut Attempt) -> Slot {
+        let slot = self.scrub_staged(attempt).await;
+        if self.vacate(attempt).await { slot } else { Slot::Quarantined }
+    }
+
+    /// Empties what the command had whole, and says whether nothing is left.
+    async fn vacate(&mut self, attempt: &mut Attempt) -> bool {
+        let Some(whole) = self.whole.clone() else { return true };
+        let problem = match blocking(move || exclusive::empty(&whole)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => storage("a directory of the pod cannot be emptied", &error),
+            Err(problem) => problem,
+        };
+        self.left = true;
+        attempt.result.warnings.push(problem.message);
+        false
+    }
+
+    async fn scrub_staged(&mut self, attempt: &mut Attempt) -> Slot {
         let Some(staging) = self.staging.take() else { return Slot::Free };
         attempt.live.set(|now| now.step = Some(Step::Scrub));
         let report = match blocking(move || staging.scrub()).await {
@@ -240,7 +288,11 @@ impl Workspace {
             }
             Ok(())
         })
-        .await?
+        .await??;
+        if self.left {
+            return Err(Problem::new(Code::StorageFailed, "a directory of the pod could not be emptied"));
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::walk::walk;
 use crate::config::Config;
+use crate::exclusive::{self, Fitness};
 use crate::{secrets, workers};
 
 /// Everything that is judged.
@@ -20,6 +21,8 @@ pub(super) struct Facts {
     pub(super) support: Support,
     /// Whether Runs can have views of their own, and in them a `/proc`.
     pub(super) views: Result<bool, Missing>,
+    /// Whether it is a pod for a Run alone.
+    pub(super) fitness: Fitness,
     pub(super) container: Container,
     /// The uid that looks, which is the daemon's.
     pub(super) uid: u32,
@@ -27,6 +30,8 @@ pub(super) struct Facts {
     /// The name of the uid in the image's passwd.
     pub(super) passwd: Option<String>,
     pub(super) roots: Vec<RootFact>,
+    /// Where the state is, and on what, if it has a place of its own.
+    pub(super) state: Option<(PathBuf, Medium)>,
     /// Paths beside the three directories and the state that this uid may write.
     pub(super) writable: Vec<PathBuf>,
     pub(super) files: Vec<FileFact>,
@@ -106,11 +111,16 @@ pub(super) fn gather(config: &Config, build: &str, container: Container) -> Fact
         .collect();
     Facts {
         views: views(),
+        fitness: exclusive::fitness(config, &support.mounts),
         uid,
         gid: rustix::process::getegid().as_raw(),
         passwd: passwd_entry(uid),
         container,
         roots: roots.map(|(key, path)| RootFact { key, path: path.clone(), usable: usable(path) }).into(),
+        state: config.state.dir.clone().and_then(|place| {
+            let medium = Root::open(&place).ok()?.medium();
+            Some((place, medium))
+        }),
         writable: writable(&support.mounts, &own),
         files: files(config),
         worker: worker(config, build),

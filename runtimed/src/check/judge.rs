@@ -7,9 +7,10 @@ use runtimed_api::run::network::NetworkMode;
 use runtimed_sandbox::enforcement::{Enforcement, State};
 use runtimed_sandbox::plan::{Plan, Refusal, plan};
 use runtimed_sandbox::policy::{self, COMMON_DEVICES, CONTAINER_MOUNTS, HARMLESS_PROC, Policy};
+use runtimed_sandbox::tree::Medium;
 use serde::Serialize;
 
-use super::facts::{Facts, RootFact};
+use super::facts::Facts;
 use crate::attempt::image_directories;
 use crate::config::{Config, SecretKind};
 use crate::isolation::Isolation;
@@ -147,7 +148,7 @@ fn refused(wanted: Profile, refusal: &Refusal, fitting: Option<Profile>) -> Find
 }
 
 fn the_pod(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
-    if let Err(why) = Isolation::of(config.sandbox.tier, facts.views) {
+    if let Err(why) = Isolation::of(config.sandbox.tier, facts.views, &facts.fitness) {
         findings.push(Finding::error("sandbox.tier", why.to_string(), "set [sandbox] tier = \"Auto\""));
     }
     for root in &facts.roots {
@@ -227,7 +228,7 @@ fn the_pod(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
             "close 169.254.169.254 and fd00:ec2::254 by NetworkPolicy, for Landlock knows ports and not addresses",
         ));
     }
-    if let Some(RootFact { usable: Ok(medium), path, .. }) = facts.roots.first()
+    if let Some((key, path, medium)) = staging(config, facts)
         && !medium.is_memory()
         && !config.secrets.is_empty()
     {
@@ -237,9 +238,19 @@ fn the_pod(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
                 "secrets are staged in {}, which is on a disk: overwriting guarantees nothing there",
                 path.display()
             ),
-            "give the EmptyDir of [roots] tmp the medium Memory",
+            format!("give the EmptyDir of {key} the medium Memory"),
         ));
     }
+}
+
+/// Where secrets are staged: by which key of the configuration, and on what.
+fn staging<'a>(config: &Config, facts: &'a Facts) -> Option<(&'static str, &'a Path, Medium)> {
+    if tier(config, facts) == Tier::Exclusive {
+        let (path, medium) = facts.state.as_ref()?;
+        return Some(("[state] dir", path.as_path(), *medium));
+    }
+    let root = facts.roots.first()?;
+    Some(("[roots] tmp", root.path.as_path(), *root.usable.as_ref().ok()?))
 }
 
 fn the_files(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
@@ -354,13 +365,19 @@ fn is_loopback(url: &str) -> bool {
     ["127.", "localhost", "[::1]"].iter().any(|loopback| host.starts_with(loopback))
 }
 
+/// The tier that the daemon would choose.
+fn tier(config: &Config, facts: &Facts) -> Tier {
+    let isolation = Isolation::of(config.sandbox.tier, facts.views, &facts.fitness);
+    isolation.map_or(Tier::Base, |isolation| isolation.tier)
+}
+
 fn posture(
     config: &Config,
     facts: &Facts,
     profile: Option<Profile>,
     enforcement: Option<&Enforcement>,
 ) -> Posture {
-    let tier = Isolation::of(config.sandbox.tier, facts.views).map_or(Tier::Base, |isolation| isolation.tier);
+    let tier = tier(config, facts);
     let protections =
         enforcement.into_iter().flat_map(|enforcement| &enforcement.items).map(|item| Protection {
             name: item.protection.name(),
@@ -368,7 +385,7 @@ fn posture(
             mechanism: if item.state == State::Active { item.mechanism.to_string() } else { String::new() },
             why: item.why.as_ref().map(ToString::to_string),
         });
-    let medium = facts.roots.first().and_then(|root| root.usable.as_ref().ok());
+    let medium = staging(config, facts).map(|(_, _, medium)| medium);
     Posture {
         kernel: facts.support.kernel.clone(),
         landlock: match &facts.support.landlock {
@@ -390,7 +407,7 @@ fn posture(
         seccomp_filters: facts.container.seccomp_filters,
         profile,
         tier,
-        staging_medium: medium.map_or_else(|| "none".to_owned(), ToString::to_string),
+        staging_medium: medium.map_or_else(|| "none".to_owned(), |medium| medium.to_string()),
         writable: facts.writable.clone(),
         service_account_token: facts.service_account,
         metadata_service: facts.metadata_service,

@@ -164,6 +164,18 @@ fn a_view_takes_nothing_away() {
 }
 
 #[test]
+fn the_only_run_of_a_pod_is_confined_as_any_other() {
+    for network in [Network::None, ports(), Network::Full] {
+        let base = plan(&policy(Profile::Strict, network.clone()), &support(7)).expect("it is possible");
+        let alone = Policy { alone: true, ..policy(Profile::Strict, network) };
+        let alone = plan(&alone, &support(7)).expect("it is possible");
+        assert_eq!(alone.enforcement().tier, Tier::Exclusive);
+        assert_eq!(alone.enforcement().items, base.enforcement().items);
+        assert_eq!(alone.describe(), base.describe());
+    }
+}
+
+#[test]
 fn only_the_policy_can_name_what_else_may_be_missing_and_never_the_files() {
     let mut named = policy(Profile::Compatible, ports());
     named.may_degrade = vec![Protection::TcpPorts, Protection::Files, Protection::SystemCalls];

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dir, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Tree, TreeError, TreeName};
@@ -26,12 +26,12 @@ pub struct Removed {
 pub(super) fn remove(tree: &Tree) -> Result<Removed, TreeError> {
     let failed = |action| move |source| TreeError::Io { action, path: tree.path(), source };
     dirs::widen(tree.fd(), 0o700).map_err(failed("repair the mode of"))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = rustix::fs::openat(&tree.fd, c".", flags, Mode::empty()).map_err(failed("open"))?;
+    let top = dirs::again(tree.fd()).map_err(failed("open"))?;
     let swept = sweep(top).map_err(failed("empty"))?;
     if let Some((first, source)) = swept.first_left {
         return Err(TreeError::Left { path: tree.path(), left: swept.left, first, source });
     }
+    tree.root.mend()?;
     let (root, name) = (tree.root.inner.fd.as_fd(), tree.name.c_name());
     match dirs::stat_at(root, name) {
         Ok(stat) if Identity::of(&stat) == tree.identity => {

@@ -113,6 +113,26 @@ both! {
         }
     }
 
+    fn a_root_is_emptied_and_stays() {
+        for place in places() {
+            let outside = tempfile::tempdir().unwrap();
+            fs::write(outside.path().join("kept"), "kept").unwrap();
+            let root = Root::open(place.path()).unwrap();
+            assert_eq!(root.first().unwrap(), None);
+            fs::create_dir_all(place.path().join(".closed/inner")).unwrap();
+            fs::write(place.path().join(".closed/inner/file"), "x").unwrap();
+            fs::set_permissions(place.path().join(".closed/inner"), PermissionsExt::from_mode(0o0)).unwrap();
+            fs::set_permissions(place.path().join(".closed"), PermissionsExt::from_mode(0o0)).unwrap();
+            symlink(outside.path(), place.path().join("link")).unwrap();
+            assert_eq!(root.usage(100).unwrap().entries, 2 + if is_root() { 2 } else { 0 });
+            fs::set_permissions(place.path(), PermissionsExt::from_mode(0o0)).unwrap();
+            root.empty().unwrap();
+            assert_eq!(root.first().unwrap(), None);
+            assert_eq!(mode(place.path()) & 0o700, 0o700);
+            assert_eq!(fs::read_to_string(outside.path().join("kept")).unwrap(), "kept");
+        }
+    }
+
     fn a_tree_whose_name_was_taken_is_emptied_and_the_other_left_alone() {
         let place = tempfile::tempdir().unwrap();
         let root = Root::open(place.path()).unwrap();

@@ -5,7 +5,8 @@ use std::process::Output;
 use runtimed_tests::container::{World, available};
 use serde_json::{Value, json};
 
-use crate::judge::{Round, Seen};
+use crate::judge::{OPEN, Round, Seen};
+use crate::known;
 use crate::place::{Place, TIERS, Tier};
 use crate::program::Programs;
 use crate::scene::{Actor, Scene};
@@ -73,15 +74,25 @@ fn rounds_of(place: Place, tier: Tier, unconfined: bool) -> (Option<Round>, Roun
     let reset = || place.printed(&[&program, "reset", &outside, &target.scene()["PID"]]);
 
     let mut inside = Round::new();
-    let (neighbour, scene) = neighbour(&place, &program, "neighbour", target.scene());
+    let (neighbour, scene) = if tier.slots() > 1 {
+        let (neighbour, scene) = neighbour(&place, &program, "neighbour", target.scene());
+        (Some(neighbour), scene)
+    } else {
+        (None, alone(&place, target.scene()))
+    };
     for mode in MODES {
         reset();
         let (text, report) = run(&place, &scene, &program, mode);
-        inside.extend(results(&text));
+        let round = results(&text);
+        assert_eq!(contradictions(&round, &report), Vec::<String>::new(), "{mode}");
+        inside.extend(round);
         let seen = report.pointer("/status/attempts/0/result/enforcement/tier").and_then(Value::as_str);
         assert_eq!(seen, Some(tier.name()), "{report}");
     }
-    assert!(cancelled(&place, neighbour, "neighbour").contains("unharmed"), "a Run harmed its neighbour");
+    if let Some(neighbour) = neighbour {
+        let said = cancelled(&place, neighbour, "neighbour");
+        assert!(said.contains("unharmed"), "a Run harmed its neighbour");
+    }
 
     let outside = unconfined.then(|| {
         // Another neighbour, for this one is harmed.
@@ -103,6 +114,18 @@ fn rounds_of(place: Place, tier: Tier, unconfined: bool) -> (Option<Round>, Roun
     (outside, inside)
 }
 
+/// What succeeded although the Run's own Enforcement report calls the protection against it active.
+fn contradictions(round: &Round, report: &Value) -> Vec<String> {
+    let path = "/status/attempts/0/result/enforcement/protections";
+    let protections = report.pointer(path).and_then(Value::as_array).expect("it was enforced");
+    let active = |name: &str| protections.iter().any(|one| one["name"] == name && one["state"] == "active");
+    assert!(active("files") && active("system-calls"), "{report}");
+    let open = round.iter().filter(|(_, result)| *result == OPEN);
+    let known = open.filter_map(|(probe, _)| Some((probe, known::open(probe)?)));
+    let wrong = known.filter(|(_, protection)| active(protection));
+    wrong.map(|(probe, protection)| format!("{probe} is open, and {protection} is reported active")).collect()
+}
+
 /// Starts a Run that is another's neighbour, and says what there is of it to attack.
 fn neighbour(place: &Place, program: &str, name: &str, target: &Scene) -> (Actor, Scene) {
     let actor = Actor::start(&mut neighbours_run(place, program, name));
@@ -115,6 +138,14 @@ fn neighbour(place: &Place, program: &str, name: &str, target: &Scene) -> (Actor
     scene.insert("STATE".to_owned(), place.state());
     assert!(scene.contains_key("N_SECRET") && scene.contains_key("N_PID"), "no neighbour is seen: {scene:?}");
     (actor, scene)
+}
+
+/// What there is to attack where no other Run can be.
+fn alone(place: &Place, target: &Scene) -> Scene {
+    let mut scene: Scene = place.scene.clone();
+    scene.extend(target.clone());
+    scene.insert("STATE".to_owned(), place.state());
+    scene
 }
 
 /// Ends a neighbour by cancelling it, and gives its last words.

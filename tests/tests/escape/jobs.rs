@@ -136,7 +136,10 @@ END
             [ "$(wc -l < "$f")" = 1000 ]"#,
     ),
     Job {
-        not_in: &[("Base", "/tmp is the pod's; TMPDIR is the Run's own")],
+        not_in: &[
+            ("Base", "/tmp is the pod's; TMPDIR is the Run's own"),
+            ("Exclusive", "the three directories of this machine's daemon are elsewhere; in a pod it works"),
+        ],
         ..job(
             "a program with a literal /tmp",
             r#"echo x > /tmp/literal

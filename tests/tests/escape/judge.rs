@@ -65,7 +65,8 @@ fn wrong_inside(probe: &Probe, tier: &str, outside: &str, base: &str, inside: &s
     }
     if inside.starts_with("cannot") {
         // There is nothing to attack in this place, or no neighbour in a pod of one.
-        let alone = tier == "Exclusive" && inside.contains("PROBE_N_");
+        let of_a_neighbour = ["PROBE_N_", "PROBE_WORKER_PID"].iter().any(|name| inside.contains(name));
+        let alone = tier == "Exclusive" && of_a_neighbour;
         return (!outside.starts_with("cannot") && !alone).then_some("it has to be tried");
     }
     if inside != OPEN {

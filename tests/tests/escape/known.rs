@@ -90,7 +90,7 @@ const OPEN: [(&str, &str); 5] = [
 const OWN_NETWORK: &str = "a network of its own, with nothing in it but a loopback";
 const MACHINE: &str = "settings and counters of the machine, which name nobody";
 
-const OWN_IN_NAMESPACES: [(&str, &str); 22] = [
+const OWN_IN_NAMESPACES: [(&str, &str); 23] = [
     ("file-list-tmp", "its own `/tmp`"),
     ("file-make-in-tmp", "its own `/tmp`"),
     ("file-make-in-shm", "its own `/dev/shm`"),
@@ -112,6 +112,7 @@ const OWN_IN_NAMESPACES: [(&str, &str); 22] = [
     ("socket-udp-6", OWN_NETWORK),
     ("socket-udplite", OWN_NETWORK),
     ("socket-mptcp", OWN_NETWORK),
+    ("root-*", "its own directories, where a pod's roots have the same paths"),
     ("file-list-root", "a root of its own, with what was granted"),
 ];
 const OWN_IN_EXCLUSIVE: [(&str, &str); 3] = [

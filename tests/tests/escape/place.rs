@@ -9,7 +9,7 @@ use runtimed_api::digest::Digest;
 use runtimed_tests::binaries;
 use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED};
 use runtimed_tests::container::{Container, Image, Pod, World};
-use runtimed_tests::process::command;
+use runtimed_tests::process::{Server, command};
 use runtimed_tests::runs::shell;
 use tempfile::TempDir;
 
@@ -21,6 +21,7 @@ use crate::scene::Scene;
 pub(crate) enum Tier {
     Base,
     Namespaces,
+    Exclusive,
 }
 
 impl Tier {
@@ -28,22 +29,28 @@ impl Tier {
         match self {
             Self::Base => "Base",
             Self::Namespaces => "Namespaces",
+            Self::Exclusive => "Exclusive",
         }
     }
 
     /// Whether such a pod can give it.
-    pub(crate) fn is_in(self, _world: World) -> bool {
+    pub(crate) fn is_in(self, world: World) -> bool {
         match self {
             Self::Base => true,
-            // A view is entered by chroot, which the filters of pods refuse to who has no capability outside: there the
-            // daemon chooses base.
-            Self::Namespaces => false,
+            Self::Namespaces => world == World::UserNamespaces,
+            // It needs nothing of the world; so it is tried in the one that most pods are.
+            Self::Exclusive => world == World::RuntimeDefault,
         }
+    }
+
+    /// How many Runs its daemon may have at once.
+    pub(crate) fn slots(self) -> u32 {
+        if self == Self::Exclusive { 1 } else { 2 }
     }
 }
 
 /// Every tier that there is.
-pub(crate) const TIERS: [Tier; 2] = [Tier::Base, Tier::Namespaces];
+pub(crate) const TIERS: [Tier; 3] = [Tier::Base, Tier::Namespaces, Tier::Exclusive];
 
 /// A place, with everything started.
 #[derive(Debug)]
@@ -86,6 +93,7 @@ impl Place {
             IMAGE.iter().copied().filter(|path| Path::new(path).is_dir()).map(str::to_owned).collect();
         let read = [read, vec![programs.dir().display().to_string()]].concat();
         let mut cluster = Cluster::start(Options {
+            slots: tier.slots(),
             runtime_toml: settings(tier, &read, &dir.path().join("source").display().to_string()),
             daemon_env: vec![("CREDENTIALS_OF_THE_DAEMON", "x")],
             ..Options::default()
@@ -132,6 +140,7 @@ impl Place {
         let write = |name: &str, text: &str| fs::write(conf.join(name), text).expect("written");
         write("runtimes/test.yaml", RUNTIME);
         write("source", SOURCE);
+        write("resolv.conf", "nameserver 127.0.0.1\n");
         let (person, daemon) = ("person-token-of-a-test", "daemon-token-of-a-test");
         write("person.token", person);
         write("daemon.token", daemon);
@@ -144,11 +153,11 @@ impl Place {
             ),
         );
         let read: Vec<String> = IMAGE.iter().chain(&[PROBES]).map(|&path| path.to_owned()).collect();
-        let settings = settings(tier, &read, &format!("{CONF}/source"));
+        let (slots, settings) = (tier.slots(), settings(tier, &read, &format!("{CONF}/source")));
         write(
             "runtime.toml",
             &format!(
-                "runtime = \"test\"\nname = \"pod\"\nslots = 2\n{settings}\n[state]\ndir = \"/state\"\n[controller]\nurl = \"http://127.0.0.1:8420\"\ntoken_file = \"{CONF}/daemon.token\"\n[worker]\npath = \"{BIN}/runtimed-worker\"\n[ceiling]\nnetwork = \"Full\"\n"
+                "runtime = \"test\"\nname = \"pod\"\nslots = {slots}\n{settings}\n[state]\ndir = \"/state\"\n[controller]\nurl = \"http://127.0.0.1:8420\"\ntoken_file = \"{CONF}/daemon.token\"\n[worker]\npath = \"{BIN}/runtimed-worker\"\n[ceiling]\nnetwork = \"Full\"\n"
             ),
         );
         let image = Image::base();
@@ -173,6 +182,7 @@ impl Place {
             .mount(programs.dir(), PROBES)
             .writable(&outside, "/outside")
             .writable(&state, "/state")
+            .mount(conf.join("resolv.conf"), "/etc/resolv.conf")
             .env("CREDENTIALS_OF_THE_DAEMON", "x")
             .start(["sh", "-c", &serve])
             .ready();
@@ -245,7 +255,19 @@ impl Place {
     pub(crate) fn state(&self) -> String {
         let parent = &self.scene["STATE_PARENT"];
         let listed = self.printed(&["ls", parent]);
-        format!("{parent}/{}", listed.lines().next().expect("the daemon has made it"))
+        let random = |name: &&str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        format!("{parent}/{}", listed.lines().find(random).expect("the daemon has made it"))
+    }
+
+    /// A name server of TCP alone on the loopback of a pod, which knows that `name.test` is 192.0.2.7.
+    pub(crate) fn name_server(&self) -> Server {
+        let Kind::Pod { daemon, .. } = &self.kind else { panic!("this machine has a resolver of its own") };
+        let network = format!("--net=/proc/{}/ns/net", daemon.pid());
+        let mut serve = command("nsenter");
+        serve.args([&network, "python3", "-c", include_str!("name_server.py")]);
+        let mut server = Server::start("the name server", &mut serve);
+        assert_eq!(server.first_line().expect("it serves").trim(), "ready");
+        server
     }
 
     /// Keeps a Run's document where `runtimectl` finds it, and gives that path.

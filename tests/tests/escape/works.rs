@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::jobs::{JOBS, Job};
-use crate::place::{Place, TIERS};
+use crate::place::{Place, TIERS, Tier};
 use crate::program::Programs;
+use runtimed_tests::container::{World, available};
 use runtimed_tests::process::command;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,6 +33,38 @@ async fn real_work_passes() {
         place.end();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// In a pod: only there the resolver can be told whom to ask.
+#[test]
+fn names_are_resolved_over_tcp_and_usual_paths_are_the_runs() {
+    if let Err(why) = available() {
+        assert!(!rustix::process::geteuid().is_root(), "{why}");
+        return; // Only root can: tests/run says so.
+    }
+    let programs = Programs::compile();
+    for tier in TIERS {
+        let world =
+            if tier.is_in(World::RuntimeDefault) { World::RuntimeDefault } else { World::UserNamespaces };
+        let place = Place::pod(&programs, tier, world);
+        let server = place.name_server();
+        let own = "set -e; test $PWD:$HOME:$TMPDIR = /workspace:/home/worker:/tmp; echo x > /tmp/literal; \
+                   test $(cat /tmp/literal) = x; echo x > /workspace/file; echo x > /home/worker/.file;";
+        let line = format!("{} getent hosts name.test", if tier == Tier::Base { "" } else { own });
+        let document = json!({
+            "apiVersion": "runtimed.dev/v1alpha1", "kind": "Run", "metadata": { "name": "resolves" },
+            "spec": {
+                "runtime": "test", "command": ["sh", "-c", line], "network": { "mode": "Ports" },
+                "limits": { "timeout": "1m" },
+            },
+        });
+        let kept = place.keep("resolves", &document);
+        let output = place.runtimectl(&["run", "-f", &kept]).output().expect("it runs");
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && out.starts_with("192.0.2.7 "), "{}: {output:?}", tier.name());
+        drop(server);
+        place.end();
+    }
 }
 
 /// Runs a job, and gives what it said if it did not work.

@@ -1,9 +1,9 @@
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use runtimed_api::ids::TreeId;
-use runtimed_api::link::{Assign, Baseline, PriorPatch, Source, Up, layout};
+use runtimed_api::link::{Assign, Baseline, PriorPatch, Source, Up};
 use runtimed_api::problem::Code;
 use runtimed_api::run::step::{Step, StepTime};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -58,7 +58,7 @@ impl<'s> Assigned<'s> {
             baseline.tree = Some(applied.tree);
             baseline.notes.extend(applied.notes);
         }
-        let path = Path::new(&self.assign.trees.workspace).join(layout::WORKSPACE);
+        let path = self.assign.trees.command_workspace();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Opened while its mode is ours: the command may take away the right to open it again.
         let workspace = rustix::fs::openat(CWD, &path, flags, Mode::empty())

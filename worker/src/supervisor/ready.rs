@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use runtimed_api::enforcement::Tier;
 use runtimed_api::ids::TreeId;
-use runtimed_api::link::{Assign, Down, Enforced, Start, Started, Up, inside, layout};
+use runtimed_api::link::{Assign, Down, Enforced, Started, Up, inside};
 use runtimed_api::problem::Code;
 
 use super::running::Running;
@@ -27,6 +26,8 @@ impl<'s> Ready<'s> {
     /// Waits for Start, and starts the command.
     pub(super) fn start(self) -> Result<Running<'s>, End> {
         let Self { session, streams, assign, tree, workspace } = self;
+        // While the daemon journals and stages: a Run without secrets finds it done.
+        let unstaged = confine(session, &assign, false)?;
         let start = match session.frame()? {
             Down::Start(start) => start,
             other => return Err(out_of_turn(&other)),
@@ -36,11 +37,11 @@ impl<'s> Ready<'s> {
         } else {
             BTreeMap::new()
         };
-        let (confinement, enforced) = confine(session, &assign, &start)?;
+        let (confinement, enforced) = if start.staged { confine(session, &assign, true)? } else { unstaged };
         let tier = assign.confinement.tier;
         let path = match tier {
             Tier::Namespaces => inside::WORKSPACE.into(),
-            _ => Path::new(&assign.trees.workspace).join(layout::WORKSPACE),
+            Tier::Base | Tier::Exclusive => assign.trees.command_workspace(),
         };
         let directory = command::directory(&path, workspace.as_fd(), &start.directory)?;
         let before =
@@ -65,9 +66,9 @@ impl<'s> Ready<'s> {
 fn confine(
     session: &Session,
     assign: &Assign,
-    start: &Start,
+    staged: bool,
 ) -> Result<(runtimed_sandbox::Prepared, Enforced), Failure> {
-    let policy = policies::command(&assign.confinement, &assign.trees, start.staged);
+    let policy = policies::command(&assign.confinement, &assign.trees, staged);
     let prepared = policies::prepare(&policy, &session.support)?;
     let enforcement = policies::reported(prepared.enforcement(), assign.confinement.profile);
     Ok((prepared, Enforced { enforcement }))

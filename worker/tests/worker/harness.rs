@@ -51,7 +51,7 @@ impl Attempt {
             std::fs::create_dir_all(&path).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        let wire = Trees { tmp: tree("tmp"), home: tree("home"), workspace: tree("workspace") };
+        let wire = Trees { tmp: tree("tmp"), home: tree("home"), workspace: tree("workspace"), whole: None };
         let made = [
             (&wire.tmp, layout::TMP),
             (&wire.tmp, layout::STAGED),

@@ -10,6 +10,7 @@ use super::network::Network;
 use super::source::Source;
 use crate::digest::Digest;
 use crate::duration::Span;
+use crate::enforcement::Tier;
 use crate::ids::{RunName, RuntimeName, SecretName};
 
 /// What a Run asks for. Absent fields take the Runtime's defaults.
@@ -45,6 +46,10 @@ pub struct RunSpec {
     /// How much it may use.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
+    /// The tier that the Run needs, such as for programs that write to a literal `/tmp/x`: a pod that gives another one
+    /// refuses it. Any without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
     /// Allow inotify, at the price of seeing neighbours' file names; the status shows it as degraded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watch: bool,

@@ -2,8 +2,9 @@ use runtimed_sandbox::support::{Architecture, Missing, Support};
 use runtimed_sandbox::tree::Medium;
 
 use super::*;
-use crate::check::facts::{Container, FileFact};
+use crate::check::facts::{Container, FileFact, RootFact};
 use crate::config::layers::{Effective, Overlay};
+use crate::exclusive::Fitness;
 
 /// A pod as it should be.
 fn good() -> Facts {
@@ -18,11 +19,13 @@ fn good() -> Facts {
             mounts: vec!["/".into(), "/proc".into(), "/etc/hosts".into()],
         },
         views: Err(Missing::Forbidden),
+        fitness: Fitness { possible: Ok(()), evident: false },
         uid: 1000,
         gid: 1000,
         passwd: Some("worker".to_owned()),
         container: Container { root: false, no_new_privs: true, capabilities: Some(0), seccomp_filters: 1 },
         roots: vec![root("tmp", "/tmp"), root("home", "/home/worker"), root("workspace", "/workspace")],
+        state: Some(("/var/lib/runtimed".into(), Medium::Tmpfs)),
         writable: Vec::new(),
         files: Vec::new(),
         worker: Ok(()),
@@ -123,6 +126,11 @@ fn secrets_on_a_disk_are_told_of() {
     facts.roots[0].usable = Ok(Medium::Disk);
     let with = config("[secrets.a]\nsource = \"file:/var/run/a\"\nnamespaces = [\"*\"]\n");
     assert_eq!(ids(&with, &facts), ["staging.disk"]);
+    // In a pod for a Run alone they are beside the state.
+    facts.fitness.evident = true;
+    assert!(ids(&with, &facts).is_empty());
+    facts.state = Some(("/var/lib/runtimed".into(), Medium::Disk));
+    assert_eq!(ids(&with, &facts), ["staging.disk"]);
 }
 
 #[test]
@@ -134,4 +142,14 @@ fn the_tier_is_the_one_that_the_daemon_would_choose() {
     assert_eq!(judge(&config(""), &facts).0.tier, Tier::Namespaces);
     assert!(ids(&asked, &facts).is_empty());
     assert_eq!(judge(&config("[sandbox]\ntier = \"Base\"\n"), &facts).0.tier, Tier::Base);
+    // A pod for a Run alone is taken for one if it must be, or if it evidently is and there is nothing better.
+    let alone = config("[sandbox]\ntier = \"Exclusive\"\n");
+    assert_eq!(judge(&alone, &facts).0.tier, Tier::Exclusive);
+    facts.fitness.evident = true;
+    assert_eq!(judge(&config(""), &facts).0.tier, Tier::Namespaces);
+    facts.views = Err(Missing::Forbidden);
+    assert_eq!(judge(&config(""), &facts).0.tier, Tier::Exclusive);
+    facts.fitness = Fitness { possible: Err("slots".to_owned()), evident: false };
+    assert_eq!(judge(&config(""), &facts).0.tier, Tier::Base);
+    assert_eq!(ids(&alone, &facts), ["sandbox.tier"]);
 }

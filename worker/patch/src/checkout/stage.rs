@@ -1,4 +1,4 @@
-//! A directory that becomes another one whole, or not at all.
+//! A directory that becomes another one whole, or not at all; but for one that is in its place from the beginning.
 
 use std::{
     ffi::OsString,
@@ -36,6 +36,13 @@ impl Stage {
         Ok(Self { path, destination: destination.to_owned(), published: false })
     }
 
+    /// For a destination that is there, is empty and cannot be replaced, such as a mount: what is written is there at once,
+    /// and stays there even if it is never published.
+    #[must_use]
+    pub fn in_place(destination: &Path) -> Self {
+        Self { path: destination.to_owned(), destination: destination.to_owned(), published: true }
+    }
+
     /// Where it is until it is published.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -56,7 +63,9 @@ impl Stage {
     /// # Errors
     /// There is something at the destination; then it stays as it is, and the stage goes.
     pub fn publish(mut self) -> io::Result<()> {
-        fs::rename(&self.path, &self.destination)?;
+        if !self.published {
+            fs::rename(&self.path, &self.destination)?;
+        }
         self.published = true;
         Ok(())
     }
