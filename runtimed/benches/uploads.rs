@@ -124,10 +124,10 @@ fn large(runtime: &tokio::runtime::Runtime, dir: &Path) {
 
 fn collected(tree: &Path, spool: &Path) -> (Manifest, Duration) {
     fs::DirBuilder::new().mode(0o700).create(spool).expect("made");
-    let tree = File::open(tree).expect("opens");
+    let places = Places { tree: File::open(tree).expect("opens"), workspace: None };
     let began = Instant::now();
     let redactor = Redactor::default();
-    let manifest = collect(&tree, &[], &redactor, spool, &AtomicBool::new(false)).expect("collects");
+    let manifest = collect(&places, &[], &redactor, spool, &AtomicBool::new(false)).expect("collects");
     (manifest, began.elapsed())
 }
 

@@ -92,11 +92,6 @@ impl Outbox {
         self.more.notify_one();
     }
 
-    /// How many are not acknowledged.
-    pub fn waiting(&self) -> usize {
-        self.lock().len()
-    }
-
     /// Returns when everything is acknowledged.
     pub async fn emptied(&self) {
         self.until(VecDeque::is_empty).await;

@@ -28,7 +28,7 @@ const BACKLOG: usize = 512;
 fn backlog(daemon: &Daemon) -> Option<String> {
     let held = daemon.attempts.count();
     let most = BACKLOG + usize::try_from(daemon.config.slots).unwrap_or(usize::MAX);
-    let reports = daemon.outbox.waiting();
+    let (reports, _) = daemon.outbox.waiting();
     if held >= most {
         Some(format!("{held} Runs wait for their uploads"))
     } else {
