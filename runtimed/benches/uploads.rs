@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use runtimed::artifacts::{MAX_UPLOADS, collect};
+use runtimed::artifacts::{MAX_UPLOADS, Places, collect};
 use runtimed::redact::Redactor;
 use runtimed_api::link::layout;
 use runtimed_api::manifest::Manifest;

@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod disk;
+pub mod failing;
 pub mod plan;
 pub mod proxy;
 pub mod recorder;

@@ -2,11 +2,13 @@
 //! start them, in a directory that is gone afterwards.
 #![forbid(unsafe_code)]
 
+pub mod answering;
 pub mod binaries;
 pub mod broken_network;
 pub mod cluster;
 pub mod container;
 pub mod fault;
+pub mod marks;
 pub mod process;
 pub mod runs;
 pub mod s3;

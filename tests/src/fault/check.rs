@@ -10,6 +10,7 @@ use runtimed_client::controller::{Controller, LogQuery};
 use super::plan::{Kind, Plan, PlannedRun, What, Who};
 use super::watch::Watched;
 use crate::cluster::namespace;
+use crate::marks::{OVERLAP, OVERLAP_CODE};
 
 /// Checks every Run of a schedule.
 ///
@@ -64,7 +65,7 @@ fn allowed(plan: &Plan, run: &PlannedRun, life: &Watched) -> Vec<Phase> {
     if life.cancelled {
         allowed.push(Phase::Cancelled);
     }
-    let faults = |what| matches!(what, What::Kill(Who::Worker(_)) | What::Fill(_));
+    let faults = |what| matches!(what, What::Kill(Who::Worker(_)) | What::Fill(_) | What::Fail(_));
     if plan.has(faults) {
         allowed.push(Phase::Fault);
     }
@@ -94,6 +95,10 @@ fn attempts_are_right(plan: &Plan, run: &PlannedRun, status: &RunStatus) -> Resu
         return wrong("an attempt goes on after the end");
     }
     for attempt in &status.attempts {
+        let overlaps = attempt.outcome.as_ref().map(|outcome| outcome.verdict);
+        if overlaps == Some(Verdict::Exited(OVERLAP_CODE)) {
+            return wrong(OVERLAP);
+        }
         let code = match run.kind {
             Kind::Prints { code, .. } => code,
             Kind::Leaves | Kind::Sleeps { .. } => 0,

@@ -35,6 +35,8 @@ pub struct PlannedRun {
     pub secret: bool,
     /// It is cancelled so long after its submission.
     pub cancel: Option<Duration>,
+    /// It finds out whether another attempt goes on beside it.
+    pub marked: bool,
 }
 
 /// What a Run does.
@@ -82,6 +84,8 @@ pub enum What {
     Replay(usize),
     /// The disk under a daemon's state, or under the controller's data, is full.
     Fill(Who),
+    /// What a daemon's journal, or the controller's database, writes to the disk fails.
+    Fail(Who),
     /// A daemon is told to end, and started again later.
     Drain(usize),
 }
@@ -117,9 +121,12 @@ impl Plan {
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let runs = (0..3 + dice.below(3)).map(|index| planned_run(&mut dice, seed, index)).collect();
+        let mut runs: Vec<_> =
+            (0..3 + dice.below(3)).map(|index| planned_run(&mut dice, seed, index)).collect();
         let mut acts: Vec<Act> = (0..1 + dice.below(4)).map(|_| act(&mut dice)).collect();
         acts.sort_by_key(|act| act.at);
+        let unguarded = (0..DAEMONS).any(|daemon| is_unguarded(&acts, daemon));
+        runs.iter_mut().for_each(|run| run.marked = !unguarded);
         Self { seed, runs, acts }
     }
 
@@ -128,6 +135,13 @@ impl Plan {
     pub fn has(&self, what: impl Fn(What) -> bool) -> bool {
         self.acts.iter().any(|act| what(act.what))
     }
+}
+
+/// Whether both that could end a command of this daemon, itself and its worker, are stopped or dead at some time: nobody is
+/// left then who could, but in the namespaces tier the kernel.
+fn is_unguarded(acts: &[Act], daemon: usize) -> bool {
+    let hits = |who: Who| acts.iter().any(|act| act.what == What::Kill(who) || act.what == What::Freeze(who));
+    hits(Who::Daemon(daemon)) && hits(Who::Worker(daemon))
 }
 
 fn planned_run(dice: &mut Dice, seed: u64, index: u64) -> PlannedRun {
@@ -148,12 +162,13 @@ fn planned_run(dice: &mut Dice, seed: u64, index: u64) -> PlannedRun {
         retry: dice.below(2) == 0,
         secret: dice.below(3) == 0,
         cancel: (dice.below(4) == 0).then(|| millis(dice.below(500))),
+        marked: false,
     }
 }
 
 fn act(dice: &mut Dice) -> Act {
     let daemon = usize::from(dice.below(2) == 1);
-    let what = match dice.below(16) {
+    let what = match dice.below(18) {
         0 | 1 => What::Kill(Who::Daemon(daemon)),
         2 => What::Kill(Who::Worker(daemon)),
         3 | 4 => What::Kill(Who::Controller),
@@ -165,10 +180,14 @@ fn act(dice: &mut Dice) -> Act {
         10 => What::Link(daemon, Trouble::NoAnswer),
         11 => What::Link(daemon, if dice.below(2) == 0 { Trouble::Late } else { Trouble::Slow }),
         12 | 13 => What::Replay(daemon),
-        14 => What::Fill(if dice.below(2) == 0 { Who::Daemon(daemon) } else { Who::Controller }),
+        14 => What::Freeze(Who::Daemon(daemon)),
+        15 => What::Fail(if dice.below(2) == 0 { Who::Daemon(daemon) } else { Who::Controller }),
+        16 => What::Fill(if dice.below(2) == 0 { Who::Daemon(daemon) } else { Who::Controller }),
         _ => What::Drain(daemon),
     };
-    Act { at: millis(100 + dice.below(COURSE - 100)), what, lasts: millis(20 + dice.below(600)) }
+    // A daemon that is stopped for less than a lease period is overtaken by nobody.
+    let longest = if matches!(what, What::Freeze(Who::Daemon(_))) { 1200 } else { 600 };
+    Act { at: millis(100 + dice.below(COURSE - 100)), what, lasts: millis(20 + dice.below(longest)) }
 }
 
 fn code(dice: &mut Dice) -> u8 {

@@ -28,15 +28,13 @@ pub struct Watched {
 }
 
 /// Submits a Run, cancels it if that is planned, and watches it to its end. Whatever is not answered is asked again.
-pub async fn live(client: Controller, run: PlannedRun) -> Result<Watched, String> {
+pub async fn live(client: Controller, run: PlannedRun, script: String) -> Result<Watched, String> {
     let secrets = run.secret.then(|| {
         let value = SecretValue::new(run.secret_value().into_bytes());
         ("llm".parse().expect("a name"), value)
     });
-    let submission = Submission {
-        run: shell(&run.name, &run.script(), &run.spec()),
-        secrets: secrets.into_iter().collect(),
-    };
+    let submission =
+        Submission { run: shell(&run.name, &script, &run.spec()), secrets: secrets.into_iter().collect() };
     let taken = loop {
         match client.submit(&namespace(), &submission).await {
             Ok(taken) => break taken,

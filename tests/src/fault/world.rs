@@ -11,10 +11,12 @@ use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
 
 use super::disk::{self, Disk};
+use super::failing::{self, DATABASE, Failing, JOURNAL};
 use super::plan::{DAEMONS, Plan, What, Who};
 use super::proxy::Proxy;
 use super::{Seen, check, watch};
 use crate::cluster::{Cluster, Options};
+use crate::marks::Marks;
 
 /// How long Runs may take to end after all was put right.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -28,6 +30,10 @@ struct World {
     proxies: Vec<Proxy>,
     /// Under what is filled in this schedule. Dropped after what lives on them.
     disks: BTreeMap<usize, Disk>,
+    /// Whose writes fail just now.
+    failing: BTreeMap<usize, Failing>,
+    /// By which attempts find each other.
+    marks: Marks,
     /// Stopped processes.
     frozen: BTreeSet<i32>,
     /// Every process that a daemon was seen to have started, with the time of its start.
@@ -55,9 +61,10 @@ pub async fn play(plan: &Plan) -> Result<Seen, String> {
     for run in &plan.runs {
         let (client, run) = (client.clone(), run.clone());
         let planned = run.clone();
+        let script = if run.marked { world.marks.locked(&run.name, &run.script()) } else { run.script() };
         people.spawn(async move {
             tokio::time::sleep_until(begun + run.at).await;
-            watch::live(client, run).await.map(|watched| (planned, watched))
+            watch::live(client, run, script).await.map(|watched| (planned, watched))
         });
     }
     world.course(plan, begun).await;
@@ -85,7 +92,9 @@ pub async fn play(plan: &Plan) -> Result<Seen, String> {
 
 impl World {
     async fn start(plan: &Plan) -> std::io::Result<Self> {
-        let runtime_toml = "[upload]\ndeadline = \"10s\"\n[drain]\ngrace = \"200ms\"\n".to_owned();
+        let marks = Marks::new();
+        let mut runtime_toml = "[upload]\ndeadline = \"10s\"\n[drain]\ngrace = \"200ms\"\n".to_owned();
+        runtime_toml.push_str(&marks.runtime_toml());
         let options = Options { daemons: 0, slots: 2, runtime_toml, lease: "300ms", ..Options::default() };
         let mut cluster = Cluster::start(options).await;
         let mut disks = BTreeMap::new();
@@ -108,7 +117,8 @@ impl World {
             proxies.push(proxy);
         }
         let (frozen, seen) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self { cluster, proxies, disks, frozen, seen, draining: BTreeSet::new(), left_out: Vec::new() })
+        let (failing, draining, left_out) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        Ok(Self { cluster, proxies, disks, failing, marks, frozen, seen, draining, left_out })
     }
 
     /// A person's client.
@@ -161,6 +171,7 @@ impl World {
                     self.left_out.push("a disk was to be filled, and only root may mount one");
                 }
             },
+            What::Fail(who) => self.fail(who),
             What::Drain(index) => {
                 self.note_processes(index);
                 if self.runs(index) && self.draining.insert(index) {
@@ -183,6 +194,7 @@ impl World {
             What::Kill(Who::Controller) => self.revive_controller(),
             What::Freeze(_) => self.thaw(),
             What::Link(index, _) => self.proxies[index].set(None),
+            What::Fail(who) => drop(self.failing.remove(&number(who))),
             What::Fill(who) => {
                 if let Some(disk) = self.disks.get(&number(who)) {
                     disk.empty();
@@ -194,6 +206,7 @@ impl World {
     /// Ends every trouble. A server that has ended is started again, as a kubelet does.
     fn put_right(&mut self) {
         self.thaw();
+        self.failing.clear();
         self.disks.values().for_each(Disk::empty);
         if self.cluster.controller().is_none_or(|controller| controller.ended().is_some()) {
             self.revive_controller();
@@ -225,6 +238,20 @@ impl World {
         // On a full disk it may not come up; then it does when all is put right.
         if let Ok(url) = self.cluster.revive_controller() {
             self.proxies.iter().for_each(|proxy| proxy.lead_to(&url));
+        }
+    }
+
+    fn fail(&mut self, who: Who) {
+        let thread = if who == Who::Controller { DATABASE } else { JOURNAL };
+        let failing = match self.pid(who) {
+            Some(pid) if failing::may_fail() => Failing::of(pid, thread, None).ok(),
+            _ => None,
+        };
+        match failing {
+            Some(failing) => drop(self.failing.insert(number(who), failing)),
+            None => self
+                .left_out
+                .push("writes were to fail, and only root may have a server's fail, while it runs"),
         }
     }
 

@@ -100,6 +100,22 @@ async fn a_run_is_tried_again_in_a_fresh_workspace_until_it_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_attempt_has_a_deadline_of_its_own() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let extra =
+        "limits: { timeout: 500ms, grace: 100ms }\nretry: { maxAttempts: 3, backoff: 10ms, on: [TimedOut] }";
+    let run = cluster.run(shell("late", "sleep 34.9", extra)).await;
+    assert_eq!(phase(&run), Phase::TimedOut);
+    let attempts = run.status.expect("a status").attempts;
+    let took = |result: &runtimed_api::run::status::AttemptResult| {
+        result.steps.iter().find(|time| time.step.as_str() == "run").expect("it ran").micros
+    };
+    let took: Vec<u64> = attempts.iter().flat_map(|attempt| &attempt.result).map(took).collect();
+    assert!(took.len() == 3 && took.iter().all(|took| *took >= 500_000), "{took:?}");
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_is_left_running_is_killed_and_reported() {
     let mut cluster = Cluster::start(Options::default()).await;
     let run = cluster.run(shell("leaky", "setsid sleep 32.3 & exit 0", "")).await;
@@ -149,7 +165,7 @@ async fn a_run_at_a_limit_ends_and_names_the_limit() {
 }
 
 /// How many processes have this word among their arguments.
-fn processes_with(word: &str) -> usize {
+pub(crate) fn processes_with(word: &str) -> usize {
     let of = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
     let words = std::fs::read_dir("/proc").expect("/proc").flatten().map(of);
     words.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()

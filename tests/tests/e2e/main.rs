@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod command_line;
+mod durable;
 mod exclusive;
 mod given;
 mod lifecycle;
