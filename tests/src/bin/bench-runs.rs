@@ -31,8 +31,11 @@ struct Args {
     #[arg(long, default_value_t = 400)]
     runs: u32,
     /// Numbers in flight.
-    #[arg(long, value_delimiter = ',', default_value = "1,8")]
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
     in_flight: Vec<usize>,
+    /// Slots of the daemon.
+    #[arg(long, default_value_t = 8)]
+    slots: u32,
     /// Where the trees are; a memory-backed directory, as a pod's /tmp may be.
     #[arg(long, default_value = "/dev/shm")]
     trees: PathBuf,
@@ -53,7 +56,7 @@ fn main() -> anyhow::Result<()> {
 async fn bench(args: Args) -> anyhow::Result<()> {
     println!("fdatasync of 4 KiB in the state directory: p50 {}", millis(fdatasync(args.state.as_deref())?));
     let options = Options {
-        slots: 8,
+        slots: args.slots,
         runtime_toml: format!("[sandbox]\ntier = {:?}\n", args.tier),
         trees: Some(args.trees.clone()),
         state: args.state.clone(),

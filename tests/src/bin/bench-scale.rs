@@ -1,0 +1,324 @@
+//! Whether what a Run costs stays the same where there is much of everything, and what an idle daemon costs.
+//!
+//! ```text
+//! cargo build --release --workspace
+//! target/release/bench-scale stored     # 100 to 100,000 Runs in the store
+//! target/release/bench-scale daemons    # 1 to 64 daemons
+//! target/release/bench-scale idle       # leases beside 1,000 idle daemons
+//! target/release/bench-scale ready      # how soon a daemon is ready, and how much memory it takes
+//! ```
+//!
+//! Each line says its ratio to the first: the figures of one machine say little.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use futures_util::stream::{self, StreamExt as _};
+use runtimed_api::ids::SessionId;
+use runtimed_api::run::Run;
+use runtimed_api::run::status::Phase;
+use runtimed_api::session::{Lease, OpenSession, Renew, SecretText, Submission};
+use runtimed_client::Endpoint;
+use runtimed_client::controller::Controller;
+use runtimed_tests::cluster::{Cluster, Options, namespace, phase};
+use runtimed_tests::runs::read;
+use tokio::sync::mpsc;
+
+/// Measures what grows, and what must not.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where daemon and controller keep their state; a journaled file system gives an honest fdatasync.
+    #[arg(long, global = true)]
+    state: Option<PathBuf>,
+    /// Where the trees are.
+    #[arg(long, global = true, default_value = "/dev/shm")]
+    trees: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// What a Run costs beside so many finished ones.
+    Stored {
+        /// How many there are.
+        #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000")]
+        stored: Vec<u32>,
+        /// Runs at each.
+        #[arg(long, default_value_t = 300)]
+        runs: u32,
+    },
+    /// What a Run costs with so many daemons, each a real one.
+    Daemons {
+        /// How many there are.
+        #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
+        daemons: Vec<usize>,
+        /// Runs at each.
+        #[arg(long, default_value_t = 300)]
+        runs: u32,
+    },
+    /// How long a lease takes beside so many idle daemons, which speak the protocol and execute nothing.
+    Idle {
+        /// How many there are.
+        #[arg(long, value_delimiter = ',', default_value = "1,1000")]
+        daemons: Vec<usize>,
+        /// Leases at each.
+        #[arg(long, default_value_t = 500)]
+        leases: u32,
+    },
+    /// How soon a daemon is ready, and how much memory it takes when it is.
+    Ready {
+        /// Starts.
+        #[arg(long, default_value_t = 30)]
+        starts: u32,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match &args.what {
+            What::Stored { stored, runs } => stored_runs(&args, stored, *runs).await,
+            What::Daemons { daemons, runs } => daemons_and_runs(&args, daemons, *runs).await,
+            What::Idle { daemons, leases } => idle(&args, daemons, *leases).await?,
+            What::Ready { starts } => ready(&args, *starts).await?,
+        }
+        Ok(())
+    })
+}
+
+fn options(args: &Args, daemons: usize) -> Options {
+    Options {
+        daemons,
+        slots: 8,
+        runtime_toml: "[sandbox]\ntier = \"Base\"\n".to_owned(),
+        trees: Some(args.trees.clone()),
+        state: args.state.clone(),
+        ..Options::default()
+    }
+}
+
+async fn stored_runs(args: &Args, stored: &[u32], runs: u32) {
+    let mut cluster = Cluster::start(options(args, 1)).await;
+    cluster.until_ready(0).await;
+    let seed = measure(&cluster, "seed", 20, 1).await;
+    drop(seed);
+    let mut there = 0;
+    let mut first = None;
+    for wanted in stored {
+        let begun = Instant::now();
+        let from = there;
+        cluster.edit_controller(|database| fill(database, from, *wanted).expect("the store is filled"));
+        let filled = begun.elapsed();
+        there = *wanted;
+        cluster.run(run(&format!("warm-{wanted}"))).await;
+        let one = measure(&cluster, &format!("one-{wanted}"), runs, 1).await;
+        let eight = measure(&cluster, &format!("eight-{wanted}"), runs, 8).await;
+        let (base_one, base_eight) = *first.get_or_insert((one.p50, eight.p50));
+        println!(
+            "{wanted:>6} stored: 1 in flight p50 {} p99 {} ({:.2} × the first); 8 in flight p50 {} p99 {} ({:.2} ×), {:.0}/s; filled and started again in {filled:.1?}",
+            millis(one.p50),
+            millis(one.p99),
+            ratio(one.p50, base_one),
+            millis(eight.p50),
+            millis(eight.p99),
+            ratio(eight.p50, base_eight),
+            eight.rate,
+        );
+    }
+}
+
+/// Copies the finished Run `seed-0` under names and uids of its own, until there are so many.
+fn fill(database: &rusqlite::Connection, from: u32, to: u32) -> rusqlite::Result<()> {
+    database.execute(
+        "WITH RECURSIVE number (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2),
+              seed AS (SELECT * FROM object WHERE kind = 'run' AND name = 'seed-0')
+         INSERT INTO object (kind, namespace, name, version, uid, phase, body)
+         SELECT kind, namespace, 'copy-' || n, version, substr(uid, 1, 24) || printf('%012x', n), phase,
+                CAST(replace(replace(CAST(body AS TEXT), '\"seed-0\"', '\"copy-' || n || '\"'),
+                             uid, substr(uid, 1, 24) || printf('%012x', n)) AS BLOB)
+         FROM seed, number",
+        [from, to],
+    )?;
+    Ok(())
+}
+
+async fn daemons_and_runs(args: &Args, daemons: &[usize], runs: u32) {
+    let mut first = None;
+    for count in daemons {
+        let cluster = Cluster::start(options(args, *count)).await;
+        for index in 0..*count {
+            cluster.until_ready(index).await;
+        }
+        measure(&cluster, "warm", 20, 1).await;
+        let one = measure(&cluster, "one", runs, 1).await;
+        let eight = measure(&cluster, "eight", runs, 8).await;
+        let (base_one, base_eight) = *first.get_or_insert((one.p50, eight.p50));
+        println!(
+            "{count:>3} daemons: 1 in flight p50 {} p99 {} ({:.2} × the first); 8 in flight p50 {} p99 {} ({:.2} ×), {:.0}/s",
+            millis(one.p50),
+            millis(one.p99),
+            ratio(one.p50, base_one),
+            millis(eight.p50),
+            millis(eight.p99),
+            ratio(eight.p50, base_eight),
+            eight.rate,
+        );
+    }
+}
+
+async fn idle(args: &Args, daemons: &[usize], leases: u32) -> anyhow::Result<()> {
+    let mut first = None;
+    for count in daemons {
+        let cluster = Cluster::start(options(args, 0)).await;
+        let token = std::fs::read_to_string(cluster.token_file.with_file_name("daemon.token"))?;
+        let (given, mut leased) = mpsc::unbounded_channel();
+        let mut idling = tokio::task::JoinSet::new();
+        let (waits, mut waiting) = mpsc::unbounded_channel();
+        for index in 0..*count {
+            let client =
+                Controller::new(&Endpoint::new(&cluster.url))?.with_token(SecretText::new(token.clone()));
+            let (given, waits) = (given.clone(), waits.clone());
+            idling.spawn(async move { idle_daemon(&client, index, &given, &waits).await });
+        }
+        for _ in 0..*count {
+            waiting.recv().await;
+        }
+        let mut took = Vec::new();
+        for index in 0..leases {
+            let submission = Submission {
+                run: run(&format!("leased-{index}")),
+                secrets: std::collections::BTreeMap::default(),
+            };
+            let begun = Instant::now();
+            let submitted = cluster.client.submit(&namespace(), &submission);
+            let (submitted, lease) = tokio::join!(submitted, leased.recv());
+            submitted?;
+            let (at, _lease) = lease.ok_or_else(|| anyhow::anyhow!("every daemon is gone"))?;
+            took.push(at - begun);
+        }
+        let (p50, p99) = (percentile(&mut took, 50), percentile(&mut took, 99));
+        let base = *first.get_or_insert(p50);
+        println!(
+            "{count:>4} idle daemons: from before the submission until a daemon has the lease p50 {} p99 {} ({:.2} × the first)",
+            millis(p50),
+            millis(p99),
+            ratio(p50, base)
+        );
+        idling.abort_all();
+    }
+    Ok(())
+}
+
+/// Opens a Session, renews it, and asks for Runs with one slot. What it gets it holds for as long as it lives.
+async fn idle_daemon(
+    client: &Controller,
+    index: usize,
+    given: &mpsc::UnboundedSender<(Instant, Lease)>,
+    waits: &mpsc::UnboundedSender<()>,
+) -> anyhow::Result<()> {
+    let open = OpenSession {
+        daemon: format!("idle-{index}").parse()?,
+        runtime: "test".parse()?,
+        slots: 1,
+        address: None,
+        build: "bench".parse()?,
+        capacity: Default::default(),
+    };
+    let session: SessionId = client.open_session(&open).await?.id;
+    waits.send(())?;
+    let renew = async {
+        loop {
+            let renew = Renew { attempts: Vec::new(), unready: None, prompt: false };
+            client.renew(&session, &renew, Duration::from_secs(30)).await?;
+        }
+    };
+    let ask = async {
+        loop {
+            if let Some(lease) = client.lease(&session, Duration::from_secs(20)).await? {
+                given.send((Instant::now(), lease))?;
+            }
+        }
+    };
+    tokio::select! { ended = renew => ended, ended = ask => ended }
+}
+
+async fn ready(args: &Args, starts: u32) -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(options(args, 1)).await;
+    cluster.until_ready(0).await;
+    let mut took = Vec::new();
+    let mut memory = Vec::new();
+    for _ in 0..starts {
+        cluster.kill_daemon(0);
+        let begun = Instant::now();
+        cluster.restart_daemon(0);
+        while !cluster.daemon(0).said().contains("connected to the controller") {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        took.push(begun.elapsed());
+        memory.push(resident(cluster.daemon(0).pid().as_raw_nonzero().get())?);
+    }
+    memory.sort_unstable();
+    println!(
+        "from exec until it leases: p50 {} p99 {}; resident when idle: {:.1} MiB at the median, {:.1} at most",
+        millis(percentile(&mut took, 50)),
+        millis(percentile(&mut took, 99)),
+        mebibytes(memory[memory.len() / 2]),
+        mebibytes(memory[memory.len() - 1]),
+    );
+    Ok(())
+}
+
+/// Kibibytes of memory that a process has, as the kernel says.
+fn resident(pid: i32) -> anyhow::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kibibytes.ok_or_else(|| anyhow::anyhow!("the kernel does not say"))?.parse()?)
+}
+
+fn mebibytes(kibibytes: u32) -> f64 {
+    f64::from(kibibytes) / 1024.0
+}
+
+fn run(name: &str) -> Run {
+    read(&format!(
+        "apiVersion: runtimed.dev/v1alpha1\nkind: Run\nmetadata: {{ name: {name} }}\nspec: {{ runtime: test, command: [\"true\"] }}\n"
+    ))
+}
+
+struct Figures {
+    p50: Duration,
+    p99: Duration,
+    rate: f64,
+}
+
+async fn measure(cluster: &Cluster, name: &str, count: u32, in_flight: usize) -> Figures {
+    let begun = Instant::now();
+    let one = async |index: u32| {
+        let begun = Instant::now();
+        let over = cluster.run(run(&format!("{name}-{index}"))).await;
+        assert_eq!(phase(&over), Phase::Succeeded, "{:?}", over.status);
+        begun.elapsed()
+    };
+    let mut took: Vec<_> = stream::iter(0..count).map(one).buffer_unordered(in_flight).collect().await;
+    let rate = f64::from(count) / begun.elapsed().as_secs_f64();
+    Figures { p50: percentile(&mut took, 50), p99: percentile(&mut took, 99), rate }
+}
+
+fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+fn ratio(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64()
+}
+
+fn millis(took: Duration) -> String {
+    format!("{:.2} ms", took.as_secs_f64() * 1000.0)
+}
