@@ -195,7 +195,8 @@ async fn idle(args: &Args, daemons: &[usize], leases: u32) -> anyhow::Result<()>
                 secrets: std::collections::BTreeMap::default(),
             };
             let begun = Instant::now();
-            let submitted = cluster.client.submit(&namespace(), &submission);
+            let namespace = namespace();
+            let submitted = cluster.client.submit(&namespace, &submission);
             let (submitted, lease) = tokio::join!(submitted, leased.recv());
             submitted?;
             let (at, _lease) = lease.ok_or_else(|| anyhow::anyhow!("every daemon is gone"))?;
