@@ -51,7 +51,7 @@ async fn a_journal_that_fails_promises_nothing_and_goes_on_afterwards() {
     }
     let mut cluster = Cluster::start(Options::default()).await;
     let before = cluster.run(shell("before", "echo before", "")).await;
-    let ending = cluster.submit(shell("ending", "echo up; sleep 2; exit 3", ""), &[]).await;
+    let ending = cluster.submit(shell("ending", "echo up; sleep 5; exit 3", ""), &[]).await;
     cluster.until_printed(&ending).await;
     let pid = cluster.daemon(0).pid();
     let failing = Failing::of(pid, JOURNAL, None).expect("it fails");
@@ -95,7 +95,7 @@ async fn a_database_that_fails_takes_nothing_and_loses_nothing() {
         return;
     }
     let mut cluster = Cluster::start(Options::default()).await;
-    let running = cluster.submit(shell("running", "echo up; sleep 1", ""), &[]).await;
+    let running = cluster.submit(shell("running", "echo up; sleep 4", ""), &[]).await;
     cluster.until_printed(&running).await;
     let pid = cluster.controller().expect("it runs").pid();
     let failing = Failing::of(pid, DATABASE, None).expect("it fails");
@@ -169,7 +169,7 @@ async fn a_disk_that_fills_up_is_the_reason_and_the_servers_live_on() {
     assert!(log.contains("No space left on device") && log.contains("failed with 1"), "{log}");
     assert_eq!(phase(&cluster.run(shell("next", "true", "")).await), Phase::Succeeded);
     // In the daemon's state: what it cannot keep of a log is told.
-    let line = "echo up; sleep 1; head -c 3000000 /dev/zero | tr '\\0' x; exit 0";
+    let line = "echo up; sleep 4; head -c 3000000 /dev/zero | tr '\\0' x; exit 0";
     let printing = cluster.submit(shell("printing", line, ""), &[]).await;
     cluster.until_printed(&printing).await;
     state.fill().expect("filled");
