@@ -19,8 +19,8 @@ use crate::install;
 pub(crate) const SECRET: &str = "the-first-transaction-token";
 /// The group of the pods' volumes.
 const GROUP: u32 = 1000;
-/// The pod's own endpoints, in its network.
-const POD: &str = "https://127.0.0.1:8410";
+/// The pod's own end of a port-forward.
+pub(crate) const POD: &str = "https://127.0.0.1:8410";
 
 /// Ended and removed when dropped.
 #[derive(Debug)]
@@ -80,6 +80,16 @@ impl Cluster {
     /// A GET from within the pod's network, as a probe or a port-forward makes it.
     pub(crate) fn get(&self, url: &str) -> Output {
         get(&self.controller, &self.dir.path().join("ca.crt"), url)
+    }
+
+    /// The same with a person's token.
+    pub(crate) fn get_as_person(&self, url: &str) -> Output {
+        let token = fs::read_to_string(self.dir.path().join("me.token")).expect("read");
+        let header = self.dir.path().join("header");
+        fs::write(&header, format!("Authorization: Bearer {}\n", token.trim())).expect("written");
+        let mut get = self.controller.forwarded("curl");
+        get.args(["--silent", "--show-error", "--fail", "--cacert"]).arg(self.dir.path().join("ca.crt"));
+        get.arg("--header").arg(format!("@{}", header.display())).arg(url).output().expect("curl runs")
     }
 
     /// `runtimectl` of this machine, through a port-forward to the controller.

@@ -5,6 +5,7 @@ mod install;
 mod job;
 mod manifests;
 mod pods;
+mod posture;
 mod surface;
 
 /// Whether containers can be started; only root can, and tests/run says so. A root that cannot is an error.

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use runtimed_tests::container::World;
 use runtimed_tests::process::command;
+use rustix::process::Signal;
 
-use crate::cluster::{Cluster, Ended, SECRET};
+use crate::cluster::{Cluster, Ended, POD, SECRET};
 use crate::needed;
 
-/// In each world: the check of the pod, a Run to its end, its secrets, its neighbours, its log.
+/// In each world: a Run to its end, its neighbours, its secrets, the check of the pod, and the end of the pod.
 fn a_pods_life(world: World) {
     if !needed() {
         return;
     }
-    let cluster = Cluster::start(world, |runtime| runtime);
+    let mut cluster = Cluster::start(world, |runtime| runtime);
 
     // The pod is as it should be, and says so.
     let checked =
@@ -48,6 +49,30 @@ fn a_pods_life(world: World) {
     two_hostile_neighbours(&cluster);
     a_rotation(&cluster);
     a_forwarded_log(&cluster);
+
+    // The end of the pod while a Run goes on, which the drain's grace lets end.
+    let mut run = cluster.runtimectl();
+    run.args(["run", "--runtime", "bash", "--", "bash", "-c", "echo up; sleep 2; echo over"]);
+    let mut run = runtimed_tests::process::Server::start("the run", &mut run);
+    assert_eq!(run.first_line().as_deref(), Ok("up\n"));
+    cluster.runtime.signal(Signal::TERM);
+    let ended = run.wait(Duration::from_secs(60));
+    assert!(ended.success(), "{}", run.said());
+    let drained = cluster.runtime.wait(Duration::from_secs(60));
+    assert_eq!(drained.code(), Some(0), "{}", cluster.runtime.said());
+    let left: Vec<_> = ["home/whole", "workspace/workspace"]
+        .iter()
+        .flat_map(|volume| fs::read_dir(cluster.runtime.place(volume)).expect("a volume").flatten())
+        .map(|entry| entry.path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    cluster.controller.signal(Signal::TERM);
+    assert_eq!(
+        cluster.controller.wait(Duration::from_secs(60)).code(),
+        Some(0),
+        "{}",
+        cluster.controller.said()
+    );
 }
 
 /// Both look for all that is the other's, at the same time, and in the end one kills whatever it can.
@@ -115,13 +140,23 @@ fn a_rotation(cluster: &Cluster) {
     assert!(out.matches("***").count() >= 2, "{out}");
 }
 
-/// A log that is followed through a port-forward to the controller.
+/// A log that is followed through a port-forward: to the controller, and to the pod itself.
 fn a_forwarded_log(cluster: &Cluster) {
     let line = "for i in 1 2 3; do echo line $i; sleep 0.5; done";
     let expected = "line 1\nline 2\nline 3\n";
     cluster.submit("forwarded", line);
     let logs = Ended::of(cluster.runtimectl().args(["logs", "-f", "forwarded"]));
     assert_eq!(logs.out, expected, "{}", logs.err);
+    cluster.submit("forwarded-by-the-pod", &line.replace("sleep 0.5", "sleep 2"));
+    let path = "/v1/namespaces/default/runs/forwarded-by-the-pod/logs?follow=true";
+    for patience in 0..200 {
+        // It is there once the pod has leased it, and until its results are the controller's.
+        let logs = cluster.get_as_person(&format!("{POD}{path}"));
+        if logs.status.success() {
+            return assert_eq!(String::from_utf8_lossy(&logs.stdout), expected);
+        }
+        assert!(patience < 199, "{}", String::from_utf8_lossy(&logs.stderr));
+    }
 }
 
 /// The Run of the README, with the same files; its source is a repository of the person who submits it.
