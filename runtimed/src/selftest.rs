@@ -97,7 +97,7 @@ pub async fn test(config: &Config, build: BuildId, isolation: Isolation) -> anyh
     let (daemon, _none) = serve::daemon(config, build, (worker, isolation), upstream, scene.words().port)
         .await
         .map_err(|f| f.error)?;
-    let (inside, result) = inside(daemon).await?;
+    let (inside, result) = Box::pin(inside(daemon)).await?;
     scene.strike()?;
     state.remove()?;
     report::judge(&attempts::parse(&outside)?, &inside, &result)

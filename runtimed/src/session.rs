@@ -128,8 +128,9 @@ async fn renew(
     let mut first = true;
     loop {
         let sent = Moment::now();
-        let request =
-            Renew { attempts: daemon.attempts.held(), unready: daemon.readiness.why_not(), prompt: first };
+        // One that was stopped asks for a quick answer too: until then nothing that it leases may begin.
+        let prompt = first || daemon.hold.is_over();
+        let request = Renew { attempts: daemon.attempts.held(), unready: daemon.readiness.why_not(), prompt };
         let patience = patience(sent.at, *safe_until, session.lease);
         let error = match daemon.controller.renew(&session.id, &request, patience).await {
             Ok(renewed) => {

