@@ -203,19 +203,28 @@ impl Cluster {
         self.state.path().join(format!("runtime-{index}.toml"))
     }
 
-    /// The files of daemons and controller, and of the trees, that hold these bytes.
+    /// The files of daemons and controller, and of the trees, that hold these bytes; those that go away meanwhile hold none.
     ///
     /// # Panics
-    /// A file cannot be read.
+    /// A file that is there cannot be read.
     #[must_use]
     pub fn files_with(&self, bytes: &[u8]) -> Vec<PathBuf> {
         let mut pending = vec![self.state.path().to_owned(), self.trees.path().to_owned()];
         let mut found = Vec::new();
         while let Some(path) = pending.pop() {
-            if path.is_dir() {
-                pending.extend(fs::read_dir(&path).expect("listed").flatten().map(|entry| entry.path()));
-            } else if fs::read(&path).expect("read").windows(bytes.len()).any(|window| window == bytes) {
-                found.push(path);
+            let read = if path.is_dir() {
+                fs::read_dir(&path).map(|entries| {
+                    pending.extend(entries.flatten().map(|entry| entry.path()));
+                    false
+                })
+            } else {
+                fs::read(&path).map(|held| held.windows(bytes.len()).any(|window| window == bytes))
+            };
+            match read {
+                Ok(true) => found.push(path),
+                Ok(false) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{}: {error}", path.display()),
             }
         }
         found
