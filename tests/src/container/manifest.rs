@@ -185,8 +185,11 @@ impl Workload {
                 let small = self.small.as_ref().filter(|(of, _)| of == name).map(|(_, size)| size.as_str());
                 if let Some(size) = small.or((empty["medium"] == "Memory").then_some("512m")) {
                     let path = dir.join(name);
-                    memory.push(Memory::mount(&path, size, group));
-                    options.push(format!("--volume={}:{at}", path.display()));
+                    if !path.exists() {
+                        memory.push(Memory::mount(&path, size, group));
+                    }
+                    let place = text("subPath").map_or(path.clone(), |sub| empty_dir(&path.join(sub), group));
+                    options.push(format!("--volume={}:{at}", place.display()));
                     continue;
                 }
                 let sub = text("subPath").unwrap_or("whole");

@@ -25,7 +25,7 @@ fn a_job_that_exits_7() {
         let job = Workload::read("job/job.yaml").file(
             "run-example",
             "run.yaml",
-            &run("echo out; sleep 0.1 & exit 7"),
+            &run("echo out > /tmp/x; cat /tmp/x; sleep 0.1 & exit 7"),
         );
         let mut job = job.start(&ours("bash"), world);
         let status = job.wait(Duration::from_secs(60));
@@ -33,6 +33,9 @@ fn a_job_that_exits_7() {
         let summary: serde_json::Value = serde_json::from_str(&job.termination_message()).expect("JSON");
         assert_eq!(summary["exitCode"], 7, "{summary}");
         assert_eq!(summary["run"], "default/a-job");
+        // A job's pod is its one Run's: where it cannot have namespaces, it has the three directories whole.
+        let tier = if world == World::UserNamespaces { "Namespaces" } else { "Exclusive" };
+        assert_eq!(summary["tier"], tier, "{summary}");
     }
 }
 
