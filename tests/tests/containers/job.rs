@@ -44,6 +44,12 @@ fn a_job_that_is_told_to_end_and_orphans_that_are_reaped() {
     if !needed() {
         return;
     }
+    for world in World::ALL {
+        told_to_end(world);
+    }
+}
+
+fn told_to_end(world: World) {
     let place = tempfile::TempDir::with_prefix("runtimed-test-").expect("a directory");
     std::fs::set_permissions(place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
     let secret = BTreeMap::from([("token".to_owned(), "a-transaction-token\n".to_owned())]);
@@ -63,7 +69,7 @@ fn a_job_that_is_told_to_end_and_orphans_that_are_reaped() {
             "--set",
             "secrets.transaction.namespaces=[\"*\"]",
         ]);
-    let mut job = job.start(&ours("bash"), World::RuntimeDefault);
+    let mut job = job.start(&ours("bash"), world);
     assert_eq!(job.first_line(), "up\n");
     // What is started beside the job, and outlives its parent, is PID 1's to collect.
     let orphan = "(true &); (sleep 0.2 &); sleep 0.5; cat /proc/[0-9]*/stat | grep -c ' Z ' || true";

@@ -200,7 +200,13 @@ fn a_random_user_without_an_entry_works() {
     if !needed() {
         return;
     }
-    let cluster = Cluster::start(World::RuntimeDefault, |runtime| runtime.random_user(1_000_690_000, 1000));
+    for world in World::ALL {
+        random_user(world);
+    }
+}
+
+fn random_user(world: World) {
+    let cluster = Cluster::start(world, |runtime| runtime.random_user(1_000_690_000, 1000));
     let (code, out, err) = cluster.run(true, "id -u; test -w $HOME && test -w $TMPDIR && test -w . && test -s $RUNTIMED_TRANSACTION_TOKEN_FILE && echo fine").parts();
     assert_eq!((code, out.as_str()), (0, "1000690000\nfine\n"), "{err}");
     let checked = cluster.runtime.output(["runtimed", "check"]);
@@ -212,7 +218,13 @@ fn a_full_directory_fails_its_run_and_not_the_daemon() {
     if !needed() {
         return;
     }
-    let cluster = Cluster::start(World::RuntimeDefault, |runtime| runtime.small("home", "8m"));
+    for world in World::ALL {
+        full_directory(world);
+    }
+}
+
+fn full_directory(world: World) {
+    let cluster = Cluster::start(world, |runtime| runtime.small("home", "8m"));
     let (code, out, err) =
         cluster.run(false, "head -c 20000000 /dev/zero > $HOME/big && echo wrote; exit 3").parts();
     assert_eq!(code, 3, "{out}{err}");

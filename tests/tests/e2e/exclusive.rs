@@ -151,3 +151,27 @@ fn a_pod_that_is_not_one_for_a_run_alone_is_refused_at_start() {
     assert!(said.contains("thesis, which no Run of this daemon has left"), "{said}");
     assert!(Path::new(&at.join("home/thesis")).exists());
 }
+
+/// A job is a daemon of one slot that leases one Run, and ends as it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_leases_one_run_and_ends_with_its_exit_code() {
+    let mut cluster = Cluster::start(options()).await;
+    let config = cluster.config(0);
+    cluster.kill_daemon(0);
+    let names = [
+        cluster.submit(shell("first", "echo leased; exit 7", ""), &[]).await,
+        cluster.submit(shell("second", "true", ""), &[]).await,
+    ];
+    let mut job = command(binaries::path("runtimed"));
+    job.args(["job", "--lease", "--config"]).arg(config);
+    let ended = job.output().expect("it runs");
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!((ended.status.code(), ended.stdout.as_slice()), (Some(7), &b"leased\n"[..]), "{said}");
+    let [first, second] = names;
+    let run = cluster.end(&first).await;
+    assert_eq!(phase(&run), Phase::Failed);
+    assert_eq!(result(&run).enforcement.as_ref().map(|enforcement| enforcement.tier), Some(Tier::Exclusive));
+    let waiting =
+        cluster.client.get(&runtimed_tests::cluster::namespace(), &second).await.expect("it is there");
+    assert_eq!(phase(&waiting), Phase::Pending, "one Run and no more");
+}

@@ -112,7 +112,8 @@ impl Findings {
 /// Every commit but merges, newest first.
 fn history(repository: &Path, count: usize, found: &mut Findings) {
     let git = Git::new();
-    let objects = repository.canonicalize().expect("a repository").join(".git/objects");
+    let repository = repository.canonicalize().expect("a repository");
+    let objects = repository.join(".git/objects");
     git.write(".git/objects/info/alternates", format!("{}\n", objects.display()));
     let place = repository.display().to_string();
     let limit = format!("--max-count={count}");
