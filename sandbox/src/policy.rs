@@ -121,8 +121,10 @@ pub const HARMLESS_PROC: &[&str] = &[
 /// Devices that every program may expect.
 pub const COMMON_DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
 
-/// Files that a container runtime mounts into `/etc`.
-pub const CONTAINER_MOUNTS: &[&str] = &["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+/// Files that a container runtime mounts into `/etc`: names, and an entry for a user that the image does not know, as podman
+/// and CRI-O make one.
+pub const CONTAINER_MOUNTS: &[&str] =
+    &["/etc/group", "/etc/hostname", "/etc/hosts", "/etc/passwd", "/etc/resolv.conf"];
 
 impl Policy {
     /// The supervisor's: no new privileges, and a domain that signals and abstract sockets do not leave.

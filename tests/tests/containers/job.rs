@@ -39,6 +39,23 @@ fn a_job_that_exits_7() {
     }
 }
 
+/// As podman and CRI-O do it for a uid that the image does not know: they mount a passwd of their own over the image's.
+#[test]
+fn a_uid_of_the_cluster_s_choice_with_an_entry_made_for_it() {
+    if !needed() {
+        return;
+    }
+    let who = run("test \"$(id -u)\" = 4321 && grep -q :4321: /etc/passwd && exit 9");
+    for world in World::ALL {
+        let mut job = Workload::read("job/job.yaml")
+            .file("run-example", "run.yaml", &who)
+            .random_user(4321, 1000)
+            .option("--passwd=true")
+            .start(&ours("bash"), world);
+        assert_eq!(job.wait(Duration::from_secs(60)).code(), Some(9), "{world:?}: {}", job.said());
+    }
+}
+
 #[test]
 fn a_job_that_is_told_to_end_and_orphans_that_are_reaped() {
     if !needed() {

@@ -13,6 +13,7 @@ fn needed() -> bool {
     let available = runtimed_tests::container::available();
     if let Err(why) = &available {
         assert!(!rustix::process::geteuid().is_root(), "{why}");
+        eprintln!("not run, for only root can: {why}");
     }
     available.is_ok()
 }
