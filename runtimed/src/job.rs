@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::Args;
 use runtimed_api::exit::{self, Exit};
 use runtimed_api::ids::BuildId;
+use runtimed_api::run::status::AttemptEnd;
 
 use crate::args::Failure;
 use crate::config::Config;
@@ -102,6 +103,10 @@ fn attempt(
     let result = serve::serve(config, build, options, Work::One(given.map(Box::new)))?;
     if let (Some(dir), Some(result)) = (results, &result) {
         summary::keep(&dir, result).map_err(Failure::fault)?;
+    }
+    if let Some(result) = result.as_ref().filter(|result| result.end != AttemptEnd::Completed) {
+        let reason = result.reason.as_deref().unwrap_or("the end says it all");
+        tracing::error!(end = ?result.end, reason, "the Run did not come to an end of its own");
     }
     let code = match &result {
         Some(result) => exit::of_result(result),

@@ -80,6 +80,7 @@ fn what_cannot_be_done_has_a_code_of_ours_and_a_summary() {
         assert_eq!(code, expected, "{words:?}: {err}");
         assert_eq!(summary["exitCode"], expected, "{summary}");
         assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{summary}");
+        assert!(err.contains(why), "a person who reads the log is told as well: {err}");
         assert!(!summary.to_string().contains(SECRET));
     }
     let (code, _, _) = ended(place.job().args(["--timeout", "200ms", "--", "sleep", "60"]));
