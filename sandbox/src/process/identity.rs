@@ -12,7 +12,9 @@ pub enum DropError {
     #[error("uid and gid 0 are not unprivileged; choose others")]
     Root,
     /// A step failed.
-    #[error("cannot {step}")]
+    #[error(
+        "cannot {step}; start it as another user than root, or leave it the capabilities SETUID, SETGID and SETPCAP"
+    )]
     Step {
         /// What was being done.
         step: &'static str,

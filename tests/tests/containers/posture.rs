@@ -65,7 +65,8 @@ fn each_way_to_make_a_pod_badly_is_found() {
     // It can give up what it has.
     let root = ["--user=0:0", "--cap-add=SETUID", "--cap-add=SETGID", "--cap-add=SETPCAP"];
     let staged = ["--set", "secrets.x.source=file:/run/x/token", "--set", "secrets.x.namespaces=[\"*\"]"];
-    let cases: [(&str, &str, Vec<String>, &[&str]); 12] = [
+    let cases: [(&str, &str, Vec<String>, &[&str]); 13] = [
+        ("uid.root", "user", vec!["--user=0:0".to_owned()], &[]),
         ("uid.root", "user", root.map(str::to_owned).to_vec(), &[]),
         ("capabilities.held", "capabilities", vec![], &[]),
         ("privileges.new", "privileges", vec![], &[]),
