@@ -9,6 +9,7 @@ mod posture;
 mod surface;
 
 /// Whether containers can be started; only root can, and tests/run says so. A root that cannot is an error.
+#[expect(clippy::print_stderr, reason = "a person who runs the tests is told what was not run")]
 fn needed() -> bool {
     let available = runtimed_tests::container::available();
     if let Err(why) = &available {
