@@ -4,7 +4,7 @@
 set -eu
 letter=docs/examples/letter.txt
 
-echo "workspace: $(git log -1 --format='%h %s' | cut -c1-60)"
+echo "workspace: $(git log -1 --format=%h)"
 echo "the prior patch is here: $(grep -c '^The pod' "$letter") line begins with 'The pod'"
 
 # The token is a file of mode 0600 that exists for as long as this command does. Whoever prints it by accident

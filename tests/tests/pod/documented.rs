@@ -1,11 +1,15 @@
-//! docs/OPERATIONS.md tells of everything that an operator may meet.
+//! The documents tell of everything that an operator, or the author of a Run, may meet.
 
 use runtimed_api::problem::Code;
+use runtimed_tests::binaries;
+use runtimed_tests::process::command;
 
 use crate::place::{Place, ended};
 
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 const PROTOCOL: &str = include_str!("../../../docs/PROTOCOL.md");
+const RUNS: &str = include_str!("../../../docs/RUNS.md");
+const ANNOTATED: &str = include_str!("../../../docs/examples/annotated.yaml");
 
 /// The rows of the first table after a heading.
 fn rows(heading: &str) -> Vec<&'static str> {
@@ -33,4 +37,26 @@ fn every_line_of_a_posture_that_is_explained_is_shown() {
     for row in rows {
         assert!(out.lines().any(|line| line.trim_start().starts_with(row)), "{row}: {out}{err}");
     }
+}
+
+#[test]
+fn every_variable_of_a_command_is_explained() {
+    let place = Place::new();
+    let network = ["--network", "443", "--set", "ceiling.network=Ports", "--set", "ceiling.ports=[443]"];
+    let (code, out, err) = ended(place.job().args(network).args(["--secret", "transaction", "--", "env"]));
+    assert_eq!(code, 0, "{err}");
+    let names: Vec<&str> = out.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    assert!(names.len() >= 15, "{out}");
+    for name in names {
+        assert!(RUNS.contains(&format!("`{name}`")), "{name} is not in docs/RUNS.md");
+    }
+}
+
+#[test]
+fn the_annotated_run_is_the_one_in_the_text_and_is_valid() {
+    let (_, yaml) = ANNOTATED.split_once('\n').expect("a first line");
+    assert!(RUNS.contains(yaml), "docs/RUNS.md shows another Run than docs/examples/annotated.yaml");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/annotated.yaml");
+    let (code, out, err) = ended(command(binaries::path("runtimectl")).args(["validate", "-f", file]));
+    assert_eq!(code, 0, "{out}{err}");
 }
