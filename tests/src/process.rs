@@ -65,6 +65,17 @@ impl Server {
         Ok(line)
     }
 
+    /// What it has written to its standard output, once it has ended: at most what a pipe holds.
+    ///
+    /// # Panics
+    /// It was taken before.
+    pub fn printed(&mut self) -> String {
+        let mut stdout = self.child.stdout.take().expect("stdout is piped");
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes).expect("stdout is read");
+        String::from_utf8(bytes).expect("it is UTF-8")
+    }
+
     /// What it wrote to its standard error.
     #[must_use]
     pub fn said(&self) -> String {

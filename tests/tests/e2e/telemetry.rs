@@ -1,10 +1,12 @@
-//! What an operator sees of a Run in the servers' own logs, and a submitter in a trace.
+//! What an operator sees: metrics, the servers' own logs, traces, and the cluster's log stack.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 
+use runtimed_api::run::status::Phase;
 use runtimed_api::session::Submission;
 use runtimed_api::trace::TraceContext;
-use runtimed_tests::cluster::{Cluster, Options, namespace};
+use runtimed_tests::cluster::{Cluster, Options, namespace, phase};
 use runtimed_tests::process::command;
 use runtimed_tests::runs::shell;
 use serde_json::Value;
@@ -16,6 +18,20 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 fn lines(text: &str) -> Vec<Value> {
     let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     text.lines().map(read).collect()
+}
+
+/// What the controller answers, headers and body.
+fn ask(cluster: &Cluster, path: &str) -> String {
+    let address = cluster.url.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(address).expect("connects");
+    let token = cluster.token();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
 }
 
 /// From the submitter's request through the controller and the lease to the command's environment, and in what both servers
@@ -63,4 +79,77 @@ async fn a_trace_goes_from_the_submitter_to_the_command() {
         assert_eq!(span["trace"].as_str(), traced.then_some(TRACE), "{span}");
     }
     lines(&cluster.controller().expect("it runs").said());
+}
+
+/// Each line of every log once more on the daemon's standard output, masked, and whole Runs' numbers at `/metrics`.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_on_standard_output_and_numbers_of_a_whole_run() {
+    let toml = "[logs]\nstdout = \"json\"".to_owned();
+    let mut cluster = Cluster::start(Options { slots: 1, runtime_toml: toml, ..Options::default() }).await;
+    let line = "echo one; echo two >&2; cat $RUNTIMED_SECRET_LLM_FILE; echo; printf 'no\\377end'; echo a > $RUNTIMED_ARTIFACTS_DIR/a";
+    let run = shell("told", line, "secrets: [{ name: llm }]");
+    let name = cluster.submit(run, &[("llm", "hunter22hunter22\n")]).await;
+    assert_eq!(phase(&cluster.end(&name).await), Phase::Succeeded);
+    let waits = cluster.submit(shell("busy", "echo up; sleep 60", ""), &[]).await;
+    cluster.until_printed(&waits).await;
+    cluster.submit(shell("waits", "true", ""), &[]).await;
+
+    let token = cluster.token();
+    let daemon = cluster.get(0, "/metrics", &token);
+    let steps = "accept allocate launch stage run capture scrub upload report release";
+    for step in steps.split(' ') {
+        let count = format!("runtimed_step_seconds_count{{step=\"{step}\"}} 1");
+        assert!(daemon.contains(&count), "{count} in {daemon}");
+    }
+    for shown in [
+        "runtimed_attempts_total{end=\"Completed\"} 1",
+        "runtimed_ready 1",
+        "runtimed_slots 1",
+        "runtimed_free_slots 0",
+        "runtimed_redactions_total 1",
+        "runtimed_scrubs_total{medium=\"",
+        "runtimed_leases_total 2",
+    ] {
+        assert!(daemon.contains(shown), "{shown} in {daemon}");
+    }
+    let controller = ask(&cluster, "/metrics");
+    for shown in [
+        "runtimed_controller_runs{runtime=\"test\",phase=\"Pending\"} 1",
+        "runtimed_controller_runs{runtime=\"test\",phase=\"Running\"} 1",
+        "runtimed_controller_oldest_pending_seconds{runtime=\"test\"} ",
+        "runtimed_controller_daemons{runtime=\"test\"} 1",
+        "runtimed_controller_slots{runtime=\"test\"} 1",
+        "runtimed_controller_free_slots{runtime=\"test\"} 0",
+        "runtimed_controller_runs_finished_total{phase=\"Succeeded\"} 1",
+        "runtimed_controller_attempts_total{end=\"Completed\"} 1",
+        "runtimed_controller_queue_seconds_count 2",
+        "runtimed_controller_submit_seconds_count 3",
+    ] {
+        assert!(controller.contains(shown), "{shown} in {controller}");
+    }
+    for name in ["waits", "busy"] {
+        let name = name.parse().expect("a name");
+        cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
+        cluster.end(&name).await;
+    }
+    assert!(cluster.drain().is_empty());
+    let told: Vec<_> = lines(&cluster.daemon(0).printed());
+    let of_run: Vec<_> = told.iter().filter(|line| line["run"] == "told").collect();
+    let of = |stream: &str| -> Vec<_> {
+        let of_stream = of_run.iter().filter(|line| line["stream"] == stream);
+        of_stream.map(|line| line["message"].as_str().expect("text")).collect()
+    };
+    assert_eq!(of("stdout"), ["one", "***llm***", "no\u{fffd}end"]);
+    assert_eq!(of("stderr"), ["two"]);
+    // What the controller says within a request is said of the Run that it is about.
+    let said = lines(&cluster.controller().expect("it runs").said());
+    for run in ["waits", "busy"] {
+        let cancelled = said.iter().find(|line| line["message"] == "cancel" && line["span"]["run"] == run);
+        let span = &cancelled.unwrap_or_else(|| panic!("{run} in {said:?}"))["span"];
+        assert_eq!((&span["namespace"], &span["method"]), (&"default".into(), &"POST".into()), "{span}");
+    }
+    for line in of_run {
+        assert_eq!((&line["namespace"], &line["attempt"]), (&"default".into(), &1.into()), "{line}");
+        assert!(line["time"].as_str().is_some_and(|time| time.parse::<jiff::Timestamp>().is_ok()), "{line}");
+    }
 }

@@ -47,6 +47,18 @@ fn a_run_from_a_file_keeps_its_results() {
 }
 
 #[test]
+fn a_jobs_trace_reaches_its_command() {
+    let place = Place::new();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (given, shown) in [(parent, parent), ("not a trace", "")] {
+        let mut job = place.job();
+        job.env("TRACEPARENT", given).env("TRACESTATE", "congo=t61rcWkgMzE");
+        let (code, out, err) = ended(job.args(["--", "sh", "-c", "echo $TRACEPARENT"]));
+        assert_eq!((code, out.trim_end()), (0, shown), "{err}");
+    }
+}
+
+#[test]
 fn a_signal_ends_the_run_and_nothing_staged_is_left() {
     let place = Place::new();
     let mut job = place.job();
