@@ -1,9 +1,11 @@
 //! Logs as people and programs read them, while a Run goes on and after everything that wrote it is gone.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use runtimed_api::log::LogEvent;
 use runtimed_api::run::status::Phase;
-use runtimed_client::controller::LogQuery;
+use runtimed_client::controller::{LogQuery, LogStream};
 use runtimed_tests::broken_network::{Fault, FaultProxy};
 use runtimed_tests::cluster::{Cluster, Options, eventually, namespace, phase, result};
 use runtimed_tests::process::command;
@@ -158,15 +160,43 @@ async fn a_follower_on_a_broken_network_sees_each_line_once() {
     assert!(cluster.drain().is_empty());
 }
 
-/// What `runtimectl logs -f` shows, once the Run is over.
+/// `runtimectl logs -f`, once it has shown something: whether it ended well, and what it showed.
 async fn followed(cluster: &Cluster, name: &str) -> tokio::task::JoinHandle<(bool, String, String)> {
+    let shown = tempfile::NamedTempFile::new().expect("a file");
     let mut ctl = command(runtimed_tests::binaries::path("runtimectl"));
     ctl.args(["--server", &cluster.url, "--token-file"]).arg(&cluster.token_file).args(["logs", "-f", name]);
+    ctl.stdout(shown.reopen().expect("opens")).stderr(std::process::Stdio::piped());
+    let child = ctl.spawn().expect("it starts");
+    let began = async || shown.as_file().metadata().is_ok_and(|file| file.len() > 0);
+    eventually("the follower shows something", began).await;
     tokio::task::spawn_blocking(move || {
-        let output = ctl.output().expect("it runs");
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.success(), text(&output.stdout), text(&output.stderr))
+        let output = child.wait_with_output().expect("it runs");
+        let text = std::fs::read_to_string(shown.path()).expect("read");
+        (output.status.success(), text, String::from_utf8_lossy(&output.stderr).into_owned())
     })
+}
+
+/// A daemon that is frozen for a while, and a controller that is restarted meanwhile: a follower shows the log as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_outlives_a_daemon_that_is_away_and_a_controller_that_restarts() {
+    let mut cluster = Cluster::start(Options { lease: "20s", ..Options::default() }).await;
+    let line = "for i in $(seq 1 400); do echo line $i; sleep 0.01; done; echo end";
+    let name = cluster.submit(shell("away", line, ""), &[]).await;
+    cluster.until_printed(&name).await;
+    let follower = followed(&cluster, "away").await;
+    cluster.daemon(0).signal(rustix::process::Signal::STOP);
+    cluster.restart_controller();
+    // It answers again, and the daemon does not.
+    eventually("the controller is back", async || cluster.client.get(&namespace(), &name).await.is_ok())
+        .await;
+    cluster.daemon(0).signal(rustix::process::Signal::CONT);
+    assert_eq!(phase(&cluster.end(&name).await), Phase::Succeeded);
+    let (ended, shown, said) = follower.await.expect("it ends");
+    let mut expected: String = (1..=400).map(|i| format!("line {i}\n")).collect();
+    expected.push_str("end\n");
+    assert!(ended, "{said}");
+    assert!(shown == expected, "{} of {} bytes: {said}", shown.len(), expected.len());
+    assert!(cluster.drain().is_empty());
 }
 
 /// A daemon that is killed in the middle of what is followed: what it wrote is shown once, and then the attempt that follows.
@@ -187,18 +217,53 @@ async fn a_follower_goes_on_with_the_attempt_after_a_killed_daemon() {
     assert!(cluster.drain().is_empty());
 }
 
-/// Readers that never read, of the controller and of the daemon itself: the Run writes on as if they were not there.
+/// A daemon that is frozen with its readers, and then killed: they are sent on to what the controller has, and nobody sees a line
+/// twice or misses one of those that came before.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_that_take_nothing_slow_no_run() {
+async fn a_follower_of_a_frozen_and_killed_daemon_goes_on_with_what_is_stored() {
+    let mut cluster = Cluster::start(Options { lease: "2s", ..Options::default() }).await;
+    let line = "for i in $(seq 1 300); do echo line $i; done; sleep 120";
+    let name = cluster.submit(shell("frozen", line, ""), &[]).await;
+    cluster.until_printed(&name).await;
+    let follower = followed(&cluster, "frozen").await;
+    let expected: String = (1..=300).map(|i| format!("line {i}\n")).collect();
+    let sent = || {
+        let files = cluster.files_with(b"line 300\n");
+        files.iter().any(|path| path.components().any(|part| part.as_os_str() == "blobs"))
+    };
+    eventually("the log goes up while the Run runs", async || sent()).await;
+    cluster.daemon(0).signal(rustix::process::Signal::STOP);
+    // One that comes when the daemon answers nobody any more.
+    let (late, run) = tokio::join!(followed(&cluster, "frozen"), cluster.end(&name));
+    assert_eq!(phase(&run), Phase::Lost);
+    cluster.daemon(0).signal(rustix::process::Signal::KILL);
+    for follower in [follower, late] {
+        let ended = tokio::time::timeout(Duration::from_secs(30), follower).await;
+        let (ended, shown, said) = ended.expect("it does not wait for a dead daemon").expect("it ends");
+        assert!(ended, "{said}");
+        assert!(shown == expected, "{} of {} bytes: {said}", shown.len(), expected.len());
+        assert!(!said.contains("missing"), "{said}");
+    }
+    cluster.restart_daemon(0);
+    let still = cluster.run(shell("still", "echo alive", "")).await;
+    assert_eq!(phase(&still), Phase::Succeeded);
+    assert!(cluster.drain().is_empty());
+}
+
+/// Readers that never read, of the controller and of the daemon itself: they are cut off after a minute, and until then and after
+/// the Run writes on as if they were not there, and others read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_take_nothing_are_cut_off_and_slow_no_run() {
     let mut cluster = Cluster::start(Options::default()).await;
-    let line = "echo up; sleep 1; head -c 50000000 /dev/zero";
+    let line =
+        "echo up; sleep 1; head -c 20000000 /dev/zero; echo; echo all; while sleep 0.1; do echo more; done";
     let name = cluster.submit(shell("loud", line, ""), &[]).await;
     cluster.until_printed(&name).await;
     let path = "/v1/namespaces/default/runs/loud/logs?follow=true";
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", cluster.token());
     let addresses = [cluster.address(0), cluster.url.trim_start_matches("http://").to_owned()];
-    let deaf: Vec<_> = addresses
+    let mut deaf: Vec<_> = addresses
         .iter()
         .map(|address| {
             let mut stream = std::net::TcpStream::connect(address).expect("connects");
@@ -209,11 +274,53 @@ async fn readers_that_take_nothing_slow_no_run() {
             stream
         })
         .collect();
+    let query = LogQuery { follow: true, ..LogQuery::default() };
+    let mut events = cluster.client.logs(&namespace(), &name, &query).await.expect("a log");
+    read_until(&mut events, b"\nall\n").await;
+    assert!(deaf.iter().all(is_served), "the Run and its other readers are done before their minute is over");
+    let cut = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(200));
+        while deaf.iter().any(is_served) {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), cut).await.expect("they are cut off");
+    // What was under way is all that comes of it.
+    for stream in &mut deaf {
+        let mut rest = Vec::new();
+        // A connection that was reset is cut off as well.
+        let _ended = std::io::Read::read_to_end(stream, &mut rest);
+        assert!(rest.len() < 15_000_000, "{} bytes", rest.len());
+    }
+    read_until(&mut events, b"more\n").await;
+    cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
     let run = cluster.end(&name).await;
-    assert_eq!(phase(&run), Phase::Succeeded);
-    assert_eq!((result(&run).log.bytes, result(&run).log.dropped), (50_000_003, 0));
-    drop(deaf);
+    assert_eq!(phase(&run), Phase::Cancelled);
+    assert!(result(&run).log.bytes > 20_000_000 && result(&run).log.dropped == 0, "{:?}", result(&run).log);
     assert!(cluster.drain().is_empty());
+}
+
+/// Reads until these bytes have come, and drops what was before them.
+async fn read_until(events: &mut LogStream, end: &[u8]) {
+    let mut last: Vec<u8> = Vec::new();
+    while !last.windows(end.len()).any(|window| window == end) {
+        last.drain(..last.len().saturating_sub(end.len()));
+        last.extend(events.next().await.expect("it goes on").expect("an event").bytes());
+    }
+}
+
+/// Whether the server still has its end of this connection open, as the kernel says.
+fn is_served(stream: &std::net::TcpStream) -> bool {
+    let ours = stream.local_addr().expect("connected").port();
+    let theirs = stream.peer_addr().expect("connected").port();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let port = |address: &str| address.split(':').nth(1).and_then(|port| u16::from_str_radix(port, 16).ok());
+    table.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let mut next = || fields.next().unwrap_or_default();
+        // 01 is established; the server's own row has our port as the remote one.
+        (port(next()), port(next()), next()) == (Some(theirs), Some(ours), "01")
+    })
 }
 
 /// Files that are saved on a terminal have a progress bar, and nowhere else.

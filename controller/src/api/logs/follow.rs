@@ -1,6 +1,8 @@
 //! A log that is followed: it may wait for its Run to begin, and goes on until the attempt is over.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -9,6 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::StreamExt as _;
 use runtimed_api::ids::AttemptNumber;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_api::run::Run;
 use runtimed_api::run::status::Phase;
 use runtimed_client::logs::{Asked, Reader, problem_event};
 use tokio::sync::mpsc;
@@ -22,6 +25,8 @@ use crate::core::RunKey;
 
 /// Pieces that wait for a slow reader at most.
 const PIECES: usize = 8;
+/// How long a daemon may be silent before the last of its log, when its attempt is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 type Pieces = mpsc::Sender<Result<Bytes, Problem>>;
 
@@ -79,7 +84,7 @@ async fn stored(key: &RunKey, asked: &Asked, stored: Stored, pieces: &Pieces) ->
 /// Waits until the Run changes, with signs of life to whoever reads.
 async fn wait(app: &App, key: &RunKey, asked: &Asked, pieces: &Pieces) -> Answer<()> {
     let Some(mut states) = app.engine.watch(key.clone()).await? else { return Ok(()) };
-    let waits = |run: &runtimed_api::run::Run| run.status.as_ref().is_some_and(|s| s.phase == Phase::Pending);
+    let waits = |run: &Run| run.status.as_ref().is_some_and(|s| s.phase == Phase::Pending);
     while waits(&states.borrow_and_update()) {
         tokio::select! {
             changed = states.changed() => if changed.is_err() { break },
@@ -93,7 +98,8 @@ async fn wait(app: &App, key: &RunKey, asked: &Asked, pieces: &Pieces) -> Answer
     Ok(())
 }
 
-/// Passes the daemon's own answer through.
+/// Passes the daemon's own answer through. A daemon that hangs is not waited for once its attempt is over: what came of the log is
+/// in the store.
 async fn proxy(
     app: &App,
     key: &RunKey,
@@ -101,21 +107,46 @@ async fn proxy(
     asked: &Asked,
     pieces: &Pieces,
 ) -> Result<(), Problem> {
-    let mut answer = live::ask(app, key, attempt, asked).await?.body;
+    let hangs = || live::away(key, "its attempt is over, and it says nothing more");
+    let mut ended = pin!(ended(app, key, attempt));
+    let mut answer = tokio::select! {
+        answer = live::ask(app, key, attempt, asked) => answer?.body,
+        () = &mut ended => return Err(hangs()),
+    };
+    let mut patience = Duration::MAX;
     loop {
         let next = tokio::select! {
-            next = answer.next() => next,
+            next = tokio::time::timeout(patience, answer.next()) => next,
+            () = &mut ended, if patience == Duration::MAX => {
+                patience = LAST_WORDS;
+                continue;
+            }
             () = app.stopping.cancelled() => return Err(stopping()),
         };
         let piece = match next {
-            None => return Ok(()),
-            Some(piece) => piece.map_err(|error| live::away(key, &error.to_string())),
+            Ok(None) => return Ok(()),
+            Ok(Some(piece)) => piece.map_err(|error| live::away(key, &error.to_string())),
+            Err(_elapsed) => Err(hangs()),
         };
         let broken = piece.is_err();
         // What was passed on cannot be taken back: a break here is the reader's to see, and to resume from its offset.
         if pieces.send(piece).await.is_err() || broken {
             return Ok(());
         }
+    }
+}
+
+/// Returns when the controller knows that this attempt is over.
+async fn ended(app: &App, key: &RunKey, attempt: AttemptNumber) {
+    let over = |run: &Arc<Run>| {
+        run.status.as_ref().is_none_or(|status| {
+            let of_attempt = status.attempts.iter().find(|known| known.number == attempt);
+            status.phase.is_terminal() || of_attempt.is_some_and(|known| known.result.is_some())
+        })
+    };
+    // A Run that is not there to be watched, or is not watched any more, is over.
+    if let Ok(Some(mut states)) = app.engine.watch(key.clone()).await {
+        drop(states.wait_for(over).await);
     }
 }
 
