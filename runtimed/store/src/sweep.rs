@@ -21,6 +21,8 @@ use super::{BlobStore, Place};
 const GOOD_FOR: Duration = Duration::from_secs(300);
 /// How long a listing may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a file that is kept may be looked after.
+const SWEEP_FILE: Duration = Duration::from_secs(5);
 /// The largest listing, in bytes: a thousand uploads, which is what one answer has at most, are a tenth of it.
 const MAX_LISTING: usize = 8 * 1024 * 1024;
 /// Listings that follow each other, each of a thousand uploads.
@@ -53,11 +55,34 @@ impl BlobStore {
     /// # Errors
     /// They cannot be listed, as where the credential may not, or one of them cannot be aborted.
     pub async fn sweep(&self, place: &Place) -> Result<usize, SweepError> {
+        self.sweep_below(&format!("{}/", self.within(place))).await
+    }
+
+    /// Aborts every upload of people's patches and sources that was begun and has not ended, as [`BlobStore::sweep`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn sweep_uploaded(&self) -> Result<usize, SweepError> {
+        let [patches, trees] = ["patches", "trees"].map(|kind| Place(Path::from(kind)));
+        Ok(self.sweep(&patches).await? + self.sweep(&trees).await?)
+    }
+
+    /// Aborts what else was begun of a file that is kept now: the answer that had its id may have been lost.
+    pub(super) async fn sweep_file(&self, path: &Path) {
+        match tokio::time::timeout(SWEEP_FILE, self.sweep_below(path.as_ref())).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(count)) => tracing::debug!(count, "the beginnings of an upload were removed"),
+            Ok(Err(error)) => tracing::debug!(%error, "parts may be left in the store"),
+            Err(_elapsed) => tracing::debug!("parts may be left in the store, which does not answer"),
+        }
+    }
+
+    async fn sweep_below(&self, prefix: &str) -> Result<usize, SweepError> {
         let Some(bucket) = &self.bucket else { return Ok(0) };
         let failed = |error: object_store::Error| SweepError(error.to_string());
         let mut swept = 0;
         for _ in 0..ROUNDS {
-            let begun = bucket.begun(&format!("{}/", self.within(place))).await?;
+            let begun = bucket.begun(prefix).await?;
             if begun.is_empty() {
                 break;
             }

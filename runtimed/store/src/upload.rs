@@ -64,7 +64,9 @@ impl BlobStore {
         if size > PART as u64
             && let Some(store) = &self.parts
         {
-            return resume::put(store, &path, digest, file, begun).await;
+            resume::put(store, &path, digest, file, begun).await?;
+            self.sweep_file(&path).await;
+            return Ok(());
         }
         let mut parts = Parts::new(self, path);
         let taken = take_file(&mut parts, digest, size, file).await;
