@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::runtimes::Catalogue;
 use crate::signing::Signing;
 use crate::store::Store;
+use crate::uploads::Uploads;
 
 /// What the handlers forward to.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub struct App {
     pub audit: Audit,
     /// What is counted.
     pub metrics: Metrics,
+    /// How much people may upload.
+    pub uploads: Arc<Uploads>,
     /// How long a lease holds without a renewal.
     pub lease: Duration,
     /// What daemons measure the age of a lease by.

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use runtimed_api::duration::Span;
 use runtimed_api::exit::Exit;
+use runtimed_api::quantity::Bytes;
 use tracing_subscriber::EnvFilter;
 
 use crate::backup;
@@ -99,6 +100,9 @@ pub(crate) struct ServeArgs {
     /// How long an uploaded patch or work tree is kept after it was last uploaded.
     #[arg(long, env = "RUNTIMED_CONTROLLER_KEEP_UPLOADS", value_name = "SPAN", default_value = "720h")]
     pub(crate) keep_uploads: Span,
+    /// What the uploaded patches, work trees and archives of one namespace may take together.
+    #[arg(long, env = "RUNTIMED_CONTROLLER_MAX_UPLOADS", value_name = "SIZE", default_value = "16Gi")]
+    pub(crate) max_uploads: Bytes,
     /// How long a lease holds without a renewal; 100ms to 10m.
     #[arg(long, env = "RUNTIMED_CONTROLLER_LEASE", value_name = "SPAN", default_value = "15s")]
     pub(crate) lease: Span,

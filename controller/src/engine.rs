@@ -51,6 +51,7 @@ use crate::metrics::Metrics;
 use crate::seal::Sealer;
 use crate::signing::Signing;
 use crate::store::{Change, Query, Store, StoreError};
+use crate::uploads::Uploads;
 use command::Command;
 use index::Index;
 use ops::{Done, Op};
@@ -91,6 +92,8 @@ pub struct Parts {
     pub quota: Quota,
     /// How long an uploaded patch or work tree is kept.
     pub keep_uploads: Duration,
+    /// How much of that there is, and what is coming.
+    pub uploads: Arc<Uploads>,
 }
 
 /// The monotonic clock of this process, as daemons are told of it.
@@ -170,6 +173,10 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
     }
     state.forget_left_over_secrets();
     state.expire_uploads().await?;
+    // Nobody brings anything yet: what was begun has lost whoever began it.
+    if let Err(error) = state.parts.blobs.sweep_uploaded().await {
+        tracing::warn!(%error, "parts of broken uploads may be left in the store");
+    }
     retention::remove_orphans(state.parts.blobs.clone(), orphans);
     let task = tokio::spawn(state.run(incoming, changes));
     Ok((Engine::new(commands), task))

@@ -16,6 +16,7 @@ pub mod runtimes;
 pub mod seal;
 pub mod signing;
 pub mod store;
+pub mod uploads;
 
 mod backup;
 mod cli;

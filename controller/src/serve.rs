@@ -28,6 +28,7 @@ use crate::runtimes::Catalogue;
 use crate::seal::Sealer;
 use crate::signing::Signing;
 use crate::store::{SqliteStore, Store};
+use crate::uploads::Uploads;
 
 /// Why the controller does not serve, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         clock: Clock::start(),
         quota: Quota { active: args.max_active, submissions: args.max_submissions, kept: args.keep_runs },
         keep_uploads: args.keep_uploads.get(),
+        uploads: Arc::new(Uploads::new(args.max_uploads)),
     };
     let daemon_ca = args.daemon_ca.clone();
     let ended = runtime.block_on(async {
@@ -157,6 +159,7 @@ async fn until_stopped(
         runtimes,
         audit,
         metrics: parts.metrics,
+        uploads: parts.uploads,
         lease: parts.lease,
         clock: parts.clock,
         daemon_ca,

@@ -92,6 +92,9 @@ pub struct PatchRecord {
     pub statement: Option<Envelope>,
     /// Where the bytes are.
     pub place: Blobs,
+    /// How many; 0 on those that were stored before they were counted.
+    #[serde(default)]
+    pub size: u64,
     /// When it was stored.
     pub created: Timestamp,
 }
@@ -104,6 +107,9 @@ pub struct TreeRecord {
     pub namespace: Namespace,
     /// Of its bytes.
     pub digest: Digest,
+    /// How many; 0 on those that were stored before they were counted.
+    #[serde(default)]
+    pub size: u64,
     /// Who uploaded it last.
     pub by: String,
     /// When that was.

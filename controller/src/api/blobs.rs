@@ -26,9 +26,12 @@ pub(super) async fn put(
     let digest = digest(&path)?;
     let run = attempt(&app, &headers).await?;
     let place = Blobs::Run(run.uid.clone());
-    let size = app.blobs.put(&place.place(), &digest, MAX_BLOB, body::pieces(body)).await?;
-    app.metrics.kept(size);
-    Ok(StatusCode::CREATED)
+    body::to_its_end(async move {
+        let size = app.blobs.put(&place.place(), &digest, MAX_BLOB, body::pieces(body)).await?;
+        app.metrics.kept(size);
+        Ok(StatusCode::CREATED)
+    })
+    .await
 }
 
 /// Gives what attempts of this Run stored, the prior patches of this attempt, and the work tree it starts from.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt as _, unfold};
 use runtimed_api::parse;
 use runtimed_api::problem::{Code, Problem};
 use serde::de::DeserializeOwned;
+use tracing::Instrument as _;
 
 use super::answer::{Answer, Failure, invalid};
 
@@ -29,6 +30,28 @@ pub(super) fn pieces(body: Body) -> impl Stream<Item = Result<Bytes, String>> + 
         }
     })
     .fuse()
+}
+
+/// How much of a body there will be, as its sender says: `most` where it does not say.
+pub(super) fn announced(body: &Body, most: u64) -> Answer<u64> {
+    match body.size_hint().exact() {
+        Some(size) if size > most => {
+            Err(Failure(Problem::new(Code::TooLarge, format!("the body is larger than {most} bytes"))))
+        }
+        Some(size) => Ok(size),
+        None => Ok(most),
+    }
+}
+
+/// Brings to its end what has begun, whoever waits for it: a handler whose peer goes away is dropped where it stands, and would
+/// leave the beginning of an upload in the store.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request was given up");
+        Err(Failure(Problem::new(Code::Unavailable, "the controller is stopping")))
+    })
 }
 
 /// Reads a body of at most `most` bytes.

@@ -15,11 +15,10 @@ use serde::Deserialize;
 use super::answer::{Answer, Failure, not_found};
 use super::blobs::send;
 use super::query::Query;
-use super::{App, Shared};
-use super::{body, read};
+use super::{App, Shared, body, read, sources};
 use crate::auth::allow;
 use crate::core::Blobs;
-use crate::store::{Key, Object, PatchRecord, StoreError};
+use crate::store::{Key, Object, PatchRecord};
 
 /// The largest patch that may be uploaded, in bytes.
 const MAX_PATCH: u64 = 64 * 1024 * 1024;
@@ -83,28 +82,29 @@ pub(super) async fn upload(
     let namespace: Namespace = path.0.parse()?;
     allow(&person, Role::Submitter, &namespace)?;
     let digest = read::digest(&path.1)?;
-    let place = Blobs::Uploaded(namespace.clone());
-    app.blobs.put(&place.place(), &digest, MAX_PATCH, body::pieces(body)).await?;
-    let created = Timestamp::now();
-    let statement = app.signing.uploaded(digest, namespace.clone(), &person.subject, created);
-    let (by, statement) = (person.subject, Some(statement));
-    let patch = PatchRecord { namespace, digest, base: None, result: None, by, statement, place, created };
-    match app.store.create(Object::Patch(Arc::new(patch.clone()))).await {
-        Ok(_) => Ok(StatusCode::CREATED),
-        // What a Run captured goes with the Run; from now on it stays, with what is known and stated of its trees.
-        Err(StoreError::Exists(found)) => {
-            // What is uploaded once more is kept for as long again.
-            if let Object::Patch(known) = &found.object {
-                let (base, result) = (known.base.clone(), known.result.clone());
-                let statement = known.statement.clone().filter(|_| still_good(&app, known, created));
-                let statement = statement.or(patch.statement.clone());
-                let kept = Object::Patch(Arc::new(PatchRecord { base, result, statement, ..patch }));
-                app.store.replace(kept, found.version).await?;
-            }
-            Ok(StatusCode::OK)
-        }
-        Err(error) => Err(error.into()),
-    }
+    let announced = body::announced(&body, MAX_PATCH)?;
+    body::to_its_end(async move {
+        let coming = app.uploads.begin(Key::patch(namespace.clone(), digest), announced).await?;
+        let place = Blobs::Uploaded(namespace.clone());
+        let size = app.blobs.put(&place.place(), &digest, MAX_PATCH, body::pieces(body)).await?;
+        let created = Timestamp::now();
+        let statement = app.signing.uploaded(digest, namespace.clone(), &person.subject, created);
+        let (by, statement) = (person.subject, Some(statement));
+        let patch =
+            PatchRecord { namespace, digest, base: None, result: None, by, statement, place, size, created };
+        let status = sources::record(&app, |found| {
+            // What a Run captured goes with the Run; from now on it stays, with what is known and stated of its trees.
+            let Some(Object::Patch(known)) = found else { return Object::Patch(Arc::new(patch.clone())) };
+            let (base, result) = (known.base.clone(), known.result.clone());
+            let statement = known.statement.clone().filter(|_| still_good(&app, known, created));
+            let statement = statement.or(patch.statement.clone());
+            Object::Patch(Arc::new(PatchRecord { base, result, statement, ..patch.clone() }))
+        });
+        let status = status.await?;
+        coming.stored(size);
+        Ok(status)
+    })
+    .await
 }
 
 /// Whether a daemon will believe what is stated of a patch: not once the key has expired that signed it.

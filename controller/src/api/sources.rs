@@ -17,10 +17,12 @@ use super::answer::{Answer, Failure};
 use super::{App, Shared, body, read};
 use crate::auth::allow;
 use crate::core::Blobs;
-use crate::store::{Object, StoreError, TreeRecord};
+use crate::store::{Key, Object, StoreError, TreeRecord};
 
 /// The largest source that may be uploaded, in bytes.
 const MAX_PACK: u64 = 64 * 1024 * 1024;
+/// How often a record may change between the look at it and the write.
+const RACES: usize = 16;
 
 /// Uploads a work tree or an archive. Its bytes are read where they are used, by a confined process.
 pub(super) async fn upload(
@@ -33,18 +35,38 @@ pub(super) async fn upload(
     let namespace: Namespace = path.0.parse()?;
     allow(&person, Role::Submitter, &namespace)?;
     let digest = read::digest(&path.1)?;
-    app.blobs.put(&Blobs::Trees(namespace.clone()).place(), &digest, MAX_PACK, body::pieces(body)).await?;
-    let tree = TreeRecord { namespace, digest, by: person.subject, created: Timestamp::now() };
-    let tree = Object::Tree(Arc::new(tree));
-    match app.store.create(tree.clone()).await {
-        Ok(_) => Ok(StatusCode::CREATED),
-        // What is uploaded once more is kept for as long again.
-        Err(StoreError::Exists(found)) => {
-            app.store.replace(tree, found.version).await?;
-            Ok(StatusCode::OK)
-        }
-        Err(error) => Err(error.into()),
+    let announced = body::announced(&body, MAX_PACK)?;
+    body::to_its_end(async move {
+        let coming = app.uploads.begin(Key::tree(namespace.clone(), digest), announced).await?;
+        let place = Blobs::Trees(namespace.clone()).place();
+        let size = app.blobs.put(&place, &digest, MAX_PACK, body::pieces(body)).await?;
+        let tree = TreeRecord { namespace, digest, size, by: person.subject, created: Timestamp::now() };
+        let tree = Object::Tree(Arc::new(tree));
+        let status = record(&app, |_| tree.clone()).await?;
+        coming.stored(size);
+        Ok(status)
+    })
+    .await
+}
+
+/// Stores the record of an upload, made from the one that is there: what is uploaded once more is kept for as long again.
+pub(super) async fn record(app: &App, made: impl Fn(Option<&Object>) -> Object) -> Answer<StatusCode> {
+    let mut answer = app.store.create(made(None)).await;
+    for _ in 0..RACES {
+        answer = match answer {
+            Ok(_) => return Ok(StatusCode::CREATED),
+            Err(StoreError::Exists(found)) => {
+                match app.store.replace(made(Some(&found.object)), found.version).await {
+                    Ok(_) => return Ok(StatusCode::OK),
+                    // Somebody else brought the same, or it went with a Run, in this moment.
+                    Err(StoreError::Conflict | StoreError::Missing) => app.store.create(made(None)).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
     }
+    answer.map(|_| StatusCode::OK).map_err(Failure::from)
 }
 
 /// Refuses a Run whose uploaded source is not there.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::command::Created;
 use super::quota::Denied;
+use super::retention::Removal;
 use super::slots::Slot;
 use super::timers::Timer;
 use super::{AGAIN, State, handout};
@@ -73,7 +74,7 @@ pub(super) enum Done {
     /// A Run was removed, or not.
     Removed { key: RunKey, uid: RunUid, result: Result<(), StoreError> },
     /// An uploaded patch or work tree was removed, or not, or is not due.
-    UploadGone { key: Key, result: Result<(), StoreError> },
+    UploadGone { key: Key, result: Result<Removal, StoreError> },
     /// The secrets of a Run were removed, or not.
     Forgot { namespace: Namespace, uid: RunUid, result: Result<(), StoreError> },
 }

@@ -10,11 +10,11 @@ use runtimed_api::digest::Digest;
 use runtimed_api::ids::{Namespace, RunName, RunUid};
 use runtimed_store::{BlobStore, Place};
 
-use super::State;
 use super::ops::{Done, Op, REMOVE_AGAIN};
 use super::timers::Timer;
+use super::{Parts, State};
 use crate::core::{Blobs, Record, RunKey};
-use crate::store::{Key, Kind, Object, Store, StoreError, Stored};
+use crate::store::{Key, Kind, Object, StoreError, Stored};
 
 /// The finished Runs of each namespace, those that ended first in front. Empty where none goes for its number.
 #[derive(Debug, Default)]
@@ -54,6 +54,9 @@ impl State {
     pub(super) async fn expire_uploads(&mut self) -> Result<(), StoreError> {
         for kind in [Kind::Patch, Kind::Tree] {
             for stored in self.parts.store.all(kind).await? {
+                if let Some(upload) = Upload::of(&stored.object) {
+                    self.parts.uploads.keep(&stored.object.key(), upload.size);
+                }
                 self.note_upload(&stored.object);
             }
         }
@@ -69,21 +72,24 @@ impl State {
 
     /// Removes what was uploaded, unless it was uploaded once more.
     pub(super) fn remove_upload(&mut self, key: Key) {
-        let (store, blobs) = (Arc::clone(&self.parts.store), self.parts.blobs.clone());
-        let keep = self.parts.keep_uploads;
+        let parts = self.parts.clone();
         let removal = async move {
-            let result = remove(&*store, &blobs, &key, keep).await;
+            let result = remove(&parts, &key).await;
             Done::UploadGone { key, result }
         };
         self.under_way.push(removal.boxed());
     }
 
     /// It is removed, or is tried again later.
-    pub(super) fn upload_gone(&mut self, key: Key, result: Result<(), StoreError>) {
-        if let Err(error) = result {
-            tracing::warn!(upload = %key.name, %error, "an upload could not be removed; it is tried again");
-            self.timers.at(tokio::time::Instant::now() + REMOVE_AGAIN, Timer::Upload(key));
+    pub(super) fn upload_gone(&mut self, key: Key, result: Result<Removal, StoreError>) {
+        match result {
+            Ok(Removal::Done) => return,
+            Ok(Removal::Comes) => {}
+            Err(error) => {
+                tracing::warn!(upload = %key.name, %error, "an upload could not be removed; it is tried again");
+            }
         }
+        self.timers.at(tokio::time::Instant::now() + REMOVE_AGAIN, Timer::Upload(key));
     }
 }
 
@@ -91,18 +97,29 @@ impl State {
 struct Upload {
     place: Blobs,
     digest: Digest,
+    size: u64,
     created: Timestamp,
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// It is gone, or is to stay.
+    Done,
+    /// It is just being uploaded once more, or another that has the same lock is.
+    Comes,
 }
 
 impl Upload {
     fn of(object: &Object) -> Option<Self> {
         match object {
             Object::Patch(patch) if matches!(patch.place, Blobs::Uploaded(_)) => {
-                Some(Self { place: patch.place.clone(), digest: patch.digest, created: patch.created })
+                let (digest, size, created) = (patch.digest, patch.size, patch.created);
+                Some(Self { place: patch.place.clone(), digest, size, created })
             }
             Object::Tree(tree) => {
                 let place = Blobs::Trees(tree.namespace.clone());
-                Some(Self { place, digest: tree.digest, created: tree.created })
+                Some(Self { place, digest: tree.digest, size: tree.size, created: tree.created })
             }
             Object::Patch(_) | Object::Run(_) | Object::Secrets(_) => None,
         }
@@ -114,18 +131,23 @@ impl Upload {
     }
 }
 
-/// Its bytes first, so that what fails in between is found and tried again.
-async fn remove(store: &dyn Store, blobs: &BlobStore, key: &Key, keep: Duration) -> Result<(), StoreError> {
-    let Some(Stored { object, version }) = store.get(key.clone()).await? else { return Ok(()) };
-    let Some(upload) = Upload::of(&object).filter(|upload| upload.end(keep) <= Timestamp::now()) else {
-        return Ok(());
+/// Its bytes first, so that what fails in between is found and tried again. Nobody brings it meanwhile: bytes that came once more
+/// would go, and their record stay.
+async fn remove(parts: &Parts, key: &Key) -> Result<Removal, StoreError> {
+    let Some(_alone) = parts.uploads.removal(key) else { return Ok(Removal::Comes) };
+    let Some(Stored { object, version }) = parts.store.get(key.clone()).await? else {
+        return Ok(Removal::Done);
     };
-    let removed = blobs.remove_one(&upload.place.place(), &upload.digest).await;
+    let over = |upload: &Upload| upload.end(parts.keep_uploads) <= Timestamp::now();
+    let Some(upload) = Upload::of(&object).filter(over) else { return Ok(Removal::Done) };
+    let removed = parts.blobs.remove_one(&upload.place.place(), &upload.digest).await;
     removed.map_err(|error| StoreError::Failed(Arc::from(error.to_string())))?;
-    match store.delete(key.clone(), version).await {
-        // Uploaded once more in this moment: its bytes are gone, and so is the record at the next try.
-        Err(StoreError::Missing) => Ok(()),
-        other => other,
+    match parts.store.delete(key.clone(), version).await {
+        Ok(()) | Err(StoreError::Missing) => {
+            parts.uploads.forget(key);
+            Ok(Removal::Done)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -166,6 +166,7 @@ async fn a_patch_is_kept_by_its_digest() {
         by: "alice".to_owned(),
         statement: None,
         place: Blobs::Uploaded(namespace.clone()),
+        size: 0,
         created: Timestamp::UNIX_EPOCH,
     }));
     store.create(object.clone()).await.expect("created");

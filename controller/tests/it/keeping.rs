@@ -149,6 +149,76 @@ async fn an_uploaded_work_tree_goes_after_its_time_and_takes_nothing_else_along(
 }
 
 #[tokio::test]
+async fn a_namespace_uploads_so_much_and_no_more() {
+    let mut server = Server::start_flags(&["--max-uploads", "64Ki"]);
+    let bytes = |fill: u8, count: usize| bytes::Bytes::from(vec![fill; count]);
+    for _ in 0..2 {
+        let alice = server.client(ALICE);
+        alice.put_patch(&default(), bytes(1, 30_000)).await.expect("uploaded");
+        alice.put_source(&default(), bytes(2, 30_000)).await.expect("uploaded");
+        let error = alice.put_source(&default(), bytes(3, 6_000)).await.expect_err("denied");
+        assert_eq!(denied(&error), (Some(Code::RateLimited), Some(Duration::from_secs(1))), "{error}");
+        assert!(error.to_string().contains("--max-uploads"), "{error}");
+        let error = alice.put_patch(&default(), bytes(3, 66_000)).await.expect_err("denied");
+        assert_eq!(error.code(), Some(Code::TooLarge), "{error}");
+        // What is there may come once more, and another namespace is not concerned.
+        alice.put_source(&default(), bytes(2, 30_000)).await.expect("the same");
+        let other = "other".parse().expect("a name");
+        server.client(ADMIN).put_patch(&other, bytes(4, 60_000)).await.expect("uploaded");
+        // A controller that starts again reckons from what it finds.
+        server.restart();
+    }
+    // What goes makes room. One that did not come whole took none.
+    let server = Server::start_flags(&["--max-uploads", "64Ki", "--keep-uploads", "1s"]);
+    let alice = server.client(ALICE);
+    let mut broken =
+        std::net::TcpStream::connect(server.url.trim_start_matches("http://")).expect("connects");
+    let head = format!(
+        "PUT /v1/namespaces/default/sources/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\nContent-Length: 60000\r\nExpect: 100-continue\r\n\r\n",
+        Digest::of(b"x")
+    );
+    std::io::Write::write_all(&mut broken, head.as_bytes()).expect("sent");
+    // The server asks for the bytes when it has made room for them.
+    let mut asked = [0; 12];
+    std::io::Read::read_exact(&mut broken, &mut asked).expect("answered");
+    assert_eq!(&asked, b"HTTP/1.1 100");
+    let error = alice.put_source(&default(), bytes(5, 10_000)).await.expect_err("what is under way counts");
+    assert_eq!(error.code(), Some(Code::RateLimited), "{error}");
+    drop(broken);
+    eventually("it is given back", || async { alice.put_source(&default(), bytes(5, 10_000)).await.is_ok() })
+        .await;
+    alice.put_source(&default(), bytes(6, 50_000)).await.expect("uploaded");
+    eventually("room is made", || async { alice.put_source(&default(), bytes(7, 60_000)).await.is_ok() })
+        .await;
+}
+
+/// Uploads that come once more in the very moment in which they would go: what was answered is there.
+#[tokio::test]
+async fn what_is_uploaded_once_more_while_it_goes_is_not_lost() {
+    let server = Server::start_flags(&["--keep-uploads", "2s"]);
+    let alice = server.client(ALICE);
+    let each = (0..80_u64).map(|number| {
+        let alice = alice.clone();
+        async move {
+            let bytes = bytes::Bytes::from(format!("diff --git a/{number} b/{number}\n"));
+            let digest = alice.put_patch(&default(), bytes.clone()).await.expect("uploaded");
+            tokio::time::sleep(Duration::from_millis(1_960 + number)).await;
+            alice.put_patch(&default(), bytes.clone()).await.expect("uploaded once more");
+            let answered = tokio::time::Instant::now();
+            // Longer than it takes to remove it.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let got = alice.get_patch(&default(), &digest).await;
+            // On a machine that stood still, its time may have come again.
+            if answered.elapsed() < Duration::from_millis(1_500) {
+                let got = got.unwrap_or_else(|error| panic!("{number}: {error}"));
+                assert_eq!(got.bytes().await.expect("its bytes"), bytes, "{number}");
+            }
+        }
+    });
+    futures_util::future::join_all(each).await;
+}
+
+#[tokio::test]
 async fn the_audit_says_who_did_what_and_what_was_refused() {
     let mut server = Server::start();
     let alice = server.client(ALICE);

@@ -38,6 +38,7 @@ pub(super) async fn note_patch(
         by: format!("run {}", run.key.name),
         statement: Some(statement),
         place: Blobs::Run(run.uid.clone()),
+        size: patch.size,
         created: now,
     }));
     match store.create(object.clone()).await {
