@@ -81,7 +81,7 @@ impl From<BlobError> for Failure {
             BlobError::Store(_) | BlobError::File(_) if is_full(&error) => {
                 Problem::new(Code::StorageFull, "the controller's store of results is full")
             }
-            error @ (BlobError::Store(_) | BlobError::File(_)) => {
+            error @ (BlobError::Store(_) | BlobError::File(_) | BlobError::Altered(_)) => {
                 tracing::error!(%error, "the store of results failed");
                 Problem::new(Code::StorageFailed, "the controller's store of results failed")
             }

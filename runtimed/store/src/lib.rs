@@ -95,6 +95,9 @@ pub enum BlobError {
     /// Other bytes than named.
     #[error("its bytes have the digest {0}")]
     Digest(Digest),
+    /// What is kept is not what was put there.
+    #[error("what is kept as {0} has other bytes")]
+    Altered(Digest),
     /// Whoever sent it stopped.
     #[error("it did not come whole: {0}")]
     Broken(String),
@@ -170,12 +173,13 @@ impl BlobStore {
         Ok(self.store.head(&self.blob(place, digest)).await.map_err(read_error)?.size)
     }
 
-    /// A blob of at most `most` bytes, in memory.
+    /// A blob of at most `most` bytes, in memory, held to its digest.
     ///
     /// # Errors
-    /// It is not there, is larger, or cannot be read.
+    /// It is not there, is larger, is not what was put there, or cannot be read.
     pub async fn read(&self, place: &Place, digest: &Digest, most: u64) -> Result<Bytes, BlobError> {
-        self.read_path(&self.blob(place, digest), most).await
+        let bytes = self.read_path(&self.blob(place, digest), most).await?;
+        if Digest::of(&bytes) == *digest { Ok(bytes) } else { Err(BlobError::Altered(*digest)) }
     }
 
     async fn read_path(&self, path: &Path, most: u64) -> Result<Bytes, BlobError> {

@@ -26,6 +26,10 @@ async fn a_blob_is_in_its_own_place_alone_and_goes_with_it() {
     assert_eq!((part.size, bytes.concat().as_slice()), (5, &b"el"[..]));
     assert!(matches!(blobs.get(&place("u3"), &digest, None).await, Err(BlobError::Missing)));
     assert!(matches!(blobs.read(&place("u1"), &digest, 4).await, Err(BlobError::TooLarge(4))));
+    let file = dir.path().join("runs/u2").join(digest.hex());
+    std::fs::write(file, "HELLO").expect("somebody else can write there");
+    let altered = blobs.read(&place("u2"), &digest, 9).await;
+    assert!(matches!(altered, Err(BlobError::Altered(of)) if of == digest), "{altered:?}");
     let attempt = AttemptNumber(1);
     for (offset, text) in [(10, "b"), (0, "a"), (10, "bc"), (9, "-")] {
         blobs.put_log(&place("u1"), attempt, offset, text.into()).await.expect("kept");
