@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use git2::Repository;
+use git2::{Oid, Repository};
 use libfuzzer_sys::fuzz_target;
 use runtimed_patch::{Enforce, Limits, PathPolicy, Snapshot, TreeId, check, parse};
 
@@ -12,26 +12,30 @@ fn limits() -> Limits {
     Limits { max_bytes: 1 << 16, max_files: 64, max_expanded_bytes: 1 << 20, ..Limits::default() }
 }
 
-/// A store with one tree: `file` (three lines), `dir/x`, and `link`, which leads to `dir`.
+/// A store with one tree: `file` (three lines), `dir/x`, and `link`, which leads to `dir`. Each input has a handle of its own,
+/// for new objects stay in its memory.
 fn store() -> (Repository, TreeId) {
-    static PLACE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let place = PLACE.get_or_init(|| {
+    static STORE: OnceLock<(tempfile::TempDir, TreeId)> = OnceLock::new();
+    let (place, tree) = STORE.get_or_init(|| {
         let place = tempfile::tempdir().unwrap();
-        Repository::init_bare(place.path()).unwrap();
-        place
+        let repo = Repository::init_bare(place.path()).unwrap();
+        let blob = |text: &str| repo.blob(text.as_bytes()).unwrap();
+        let directory = |entries: &[(&str, Oid, i32)]| {
+            let mut directory = repo.treebuilder(None).unwrap();
+            for (name, id, mode) in entries {
+                directory.insert(name, *id, *mode).unwrap();
+            }
+            directory.write().unwrap()
+        };
+        let inner = directory(&[("x", blob("x\n"), 0o100_755)]);
+        let root = directory(&[
+            ("file", blob("one\ntwo\nthree\n"), 0o100_644),
+            ("link", blob("dir"), 0o120_000),
+            ("dir", inner, 0o040_000),
+        ]);
+        (place, TreeId::new(root))
     });
-    let repo = Repository::open_bare(place.path()).unwrap();
-    let blob = |text: &str| repo.blob(text.as_bytes()).unwrap();
-    let mut inner = repo.treebuilder(None).unwrap();
-    inner.insert("x", blob("x\n"), 0o100_755).unwrap();
-    let inner = inner.write().unwrap();
-    let mut root = repo.treebuilder(None).unwrap();
-    root.insert("file", blob("one\ntwo\nthree\n"), 0o100_644).unwrap();
-    root.insert("link", blob("dir"), 0o120_000).unwrap();
-    root.insert("dir", inner, 0o040_000).unwrap();
-    let tree = TreeId::new(root.write().unwrap());
-    drop(root);
-    (repo, tree)
+    (Repository::open_bare(place.path()).unwrap(), *tree)
 }
 
 fuzz_target!(|bytes: &[u8]| {
