@@ -50,6 +50,11 @@ impl GitPath {
         self.0.split(|byte| *byte == b'/')
     }
 
+    /// What it is called in its directory.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+    }
+
     /// Refuses what no tree of ours may hold, on any file system that a person may check it out to.
     ///
     /// # Errors

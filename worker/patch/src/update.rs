@@ -9,6 +9,7 @@
 //! promise covers the death of the process at any instruction; a power cut is for the file system to order.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -111,7 +112,8 @@ pub fn update(
 /// new objects are in the memory of `repo`'s handle. An update that was interrupted is to be finished first.
 ///
 /// # Errors
-/// [`UpdateError::NotClean`] where a directory is in a path's place, or a symlink on its way.
+/// [`UpdateError::NotClean`] where a directory is in a path's place, or a file or symlink on its way, that is none of the
+/// other paths: a change can replace a file by a directory, or a directory by a file.
 pub fn present<'p>(
     repo: &Repository,
     work_tree: &Path,
@@ -121,9 +123,14 @@ pub fn present<'p>(
     let root = open_path(work_tree).map_err(|source| UpdateError::Io { path: GitPath::new(b"."), source })?;
     let place = Place::new(root);
     let objects = Objects::new(repo)?;
+    let paths: BTreeSet<GitPath> = paths.into_iter().cloned().collect();
     let mut changes = Changes::new();
-    for path in paths {
-        changes.insert(path.clone(), place.present(path, &objects)?);
+    for path in &paths {
+        let entry = match place.present(path, &objects) {
+            Err(UpdateError::NotClean { .. }) if place::has_nested(&paths, path) => None,
+            found => found?,
+        };
+        changes.insert(path.clone(), entry);
     }
     tree::rewrite(&objects, base, &changes).map_err(|error| match error {
         RewriteError::Conflict { path, .. } => UpdateError::NotClean { path, started: false },

@@ -95,10 +95,10 @@ impl Place {
     pub(super) fn remove(&self, operation: &Operation, before: Before) -> Result<(), UpdateError> {
         let path = &operation.path;
         let remove = |parent: &OwnedFd| {
-            unlinkat(parent, name(path), AtFlags::empty()).map_err(|error| failed(path, error))
+            unlinkat(parent, path.name(), AtFlags::empty()).map_err(|error| failed(path, error))
         };
         match self.parent(path)? {
-            Parent::Open(parent) if before.still(&parent, name(path)) => remove(&parent)?,
+            Parent::Open(parent) if before.still(&parent, path.name()) => remove(&parent)?,
             Parent::Open(parent) => match self.found(path)? {
                 // Where it was, a new directory may be already.
                 Found::Nothing | Found::Blocked | Found::Directory => {}
@@ -138,7 +138,7 @@ impl Place {
         }
         let not_clean = || UpdateError::NotClean { path: path.clone(), started: true };
         let parent = match self.parent(path)? {
-            Parent::Open(open) if before.still(&open, name(path)) => open,
+            Parent::Open(open) if before.still(&open, path.name()) => open,
             Parent::Open(open) => match (self.found(path)?, operation.old) {
                 (Found::Entry(entry, _), Some(old)) if entry == old => open,
                 (Found::Nothing, _) => open,
@@ -147,7 +147,7 @@ impl Place {
             Parent::Missing => self.make(parent(path)).map_err(|error| failed(path, error))?,
             Parent::Blocked => return Err(not_clean()),
         };
-        renameat(staged, number, parent, name(path)).map_err(|error| failed(path, error))
+        renameat(staged, number, parent, path.name()).map_err(|error| failed(path, error))
     }
 
     /// The file or symlink of this path, whose content is kept in `objects`; `None` if there is nothing.
@@ -182,7 +182,7 @@ impl Place {
             Parent::Missing => return Ok(Found::Nothing),
             Parent::Blocked => return Ok(Found::Blocked),
         };
-        let stat = match statat(&parent, name(path), AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(Found::Nothing),
             Err(error) => return Err(failed(path, error)),
@@ -192,12 +192,12 @@ impl Place {
             FileType::Directory => return Ok(Found::Directory),
             FileType::Symlink => (
                 Mode::Symlink,
-                Some(crate::capture::read_symlink(parent.as_fd(), name(path)).map_err(io_failed)?),
+                Some(crate::capture::read_symlink(parent.as_fd(), path.name()).map_err(io_failed)?),
             ),
             FileType::RegularFile => {
                 let mode = if stat.st_mode & 0o100 != 0 { Mode::Executable } else { Mode::File };
                 let size = u64::try_from(stat.st_size).unwrap_or_default();
-                (mode, crate::capture::read_file(parent.as_fd(), name(path), size).map_err(io_failed)?)
+                (mode, crate::capture::read_file(parent.as_fd(), path.name(), size).map_err(io_failed)?)
             }
             _ => return Ok(Found::Blocked),
         };
@@ -218,9 +218,7 @@ impl Place {
     fn holds_only(&self, path: &GitPath, going: &BTreeSet<GitPath>) -> Result<bool, UpdateError> {
         let mut pending = vec![path.as_bytes().to_vec()];
         while let Some(directory) = pending.pop() {
-            let prefix = GitPath::new(&[&directory[..], b"/"].concat());
-            let next = going.range(&prefix..).next();
-            if !next.is_some_and(|next| next.as_bytes().starts_with(prefix.as_bytes())) {
+            if !has_below(going, &directory) {
                 // It was empty before: a directory that nobody would remove.
                 return Ok(false);
             }
@@ -269,8 +267,15 @@ impl Place {
     }
 }
 
-fn name(path: &GitPath) -> &[u8] {
-    path.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+/// Whether one of `paths` is below `path`, or `path` below one of them.
+pub(super) fn has_nested(paths: &BTreeSet<GitPath>, path: &GitPath) -> bool {
+    has_below(paths, path.as_bytes()) || parents(path).any(|parent| paths.contains(&GitPath::new(parent)))
+}
+
+fn has_below(paths: &BTreeSet<GitPath>, directory: &[u8]) -> bool {
+    let prefix = GitPath::new(&[directory, b"/"].concat());
+    let next = paths.range(&prefix..).next();
+    next.is_some_and(|next| next.as_bytes().starts_with(prefix.as_bytes()))
 }
 
 fn parent(path: &GitPath) -> &[u8] {

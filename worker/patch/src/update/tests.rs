@@ -10,7 +10,7 @@ use std::{
 use git2::{ObjectType, Repository};
 use tempfile::TempDir;
 
-use super::{Recovery, UpdateError, crash, recover, update};
+use super::{Recovery, UpdateError, crash, present, recover, update};
 use crate::{
     git_path::GitPath,
     objects::{Objects, persist},
@@ -167,6 +167,26 @@ fn whatever_is_not_as_expected_leaves_everything_as_it_was() {
             other => panic!("{file}: {other:?}"),
         }
         assert_eq!(setup.files(), before, "{file}");
+    }
+}
+
+#[test]
+fn what_a_change_replaces_is_not_in_its_way() {
+    let setup = Setup::new();
+    let (old, _) = trees(setup.dir.path());
+    let found = |names: &[&str]| {
+        let paths: Vec<_> = names.iter().map(|name| GitPath::new(name.as_bytes())).collect();
+        present(&repo(setup.dir.path()), &setup.work_tree(), old, &paths)
+    };
+    for names in [["dir", "dir/inner"], ["file", "file/inner"], ["link", "link/inner"], ["new", "x/y"]] {
+        assert_eq!(found(&names).unwrap(), old, "{names:?}");
+    }
+    for name in ["dir", "file/inner", "link/inner", "deep/er"] {
+        let in_the_way = found(&[name, "kept"]);
+        assert!(
+            matches!(&in_the_way, Err(UpdateError::NotClean { path, started: false }) if path.as_bytes() == name.as_bytes()),
+            "{name}: {in_the_way:?}"
+        );
     }
 }
 
