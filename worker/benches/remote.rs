@@ -62,11 +62,11 @@ fn main() {
     };
     let [cold, clone, warm, local] = [median(0), median(1), median(2), median(3)];
     println!(
-        "cold source              {cold:>8.0?}   git clone over https            {clone:>8.0?}   {:.2} x",
+        "cold source              {cold:>8.2?}   git clone over https            {clone:>8.2?}   {:.2} x",
         ratio(cold, clone)
     );
     println!(
-        "warm source              {warm:>8.0?}   git clone --no-hardlinks local  {local:>8.0?}   {:.2} x",
+        "warm source              {warm:>8.2?}   git clone --no-hardlinks local  {local:>8.2?}   {:.2} x",
         ratio(warm, local)
     );
 }
