@@ -72,7 +72,7 @@ pub struct Config {
     /// What every https connection trusts.
     #[serde(default)]
     pub tls: Tls,
-    /// Through what https sources are reached.
+    /// Through what sources are reached.
     #[serde(default)]
     pub proxy: Proxy,
     /// What fetches of git repositories keep for later ones.
@@ -303,6 +303,9 @@ pub struct Proxy {
     /// Hosts that are reached directly: `git.example` with all below it, or `*`.
     #[serde(default)]
     pub no_proxy: Vec<String>,
+    /// Whether sources over ssh are reached through it as well. Many proxies lead to no port but 443.
+    #[serde(default)]
+    pub ssh: bool,
 }
 
 /// What fetches of git repositories keep for later ones.

@@ -1,4 +1,4 @@
-//! Through what https sources are reached, and how programs are told of it.
+//! Through what sources are reached, and how programs are told of it.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ mod tests {
 
     fn found(url: Option<&str>, no_proxy: &str, environment: &[(&str, &str)], host: &str) -> Option<String> {
         let no_proxy = no_proxy.split(',').map(str::to_owned).collect();
-        let configured = config::Proxy { url: url.map(str::to_owned), no_proxy };
+        let configured = config::Proxy { url: url.map(str::to_owned), no_proxy, ssh: false };
         let environment = environment.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         of(&configured, &environment, host).expect("a proxy that can be used")
     }
@@ -109,6 +109,7 @@ mod tests {
         let configured = config::Proxy {
             url: Some("http://proxy.example:8080".to_owned()),
             no_proxy: vec!["git.corp".to_owned()],
+            ssh: false,
         };
         let network = |mode, ports: &[u16]| Network { mode, ports: ports.to_vec(), ..Network::default() };
         let told = |network: &Network| variables(&configured, &BTreeMap::new(), network);

@@ -48,8 +48,8 @@ pub(crate) enum Place {
     Local(PathBuf),
     /// A server, or the proxy to it, at this TCP port.
     Https(u16),
-    /// A server at this TCP port, through this program.
-    Ssh(u16, PathBuf),
+    /// A server, or the proxy to it, at this TCP port, through these programs.
+    Ssh(u16, Vec<PathBuf>),
 }
 
 /// Where the source leads; `None` where nothing has to be fetched.
@@ -68,7 +68,10 @@ pub(crate) fn place(assign: &Assign) -> Result<Option<Place>, Failure> {
         Source::Git(git) => match git_url(git)? {
             GitUrl::Local(path) => Place::Local(path.into()),
             GitUrl::Https(url) => https(&url)?,
-            GitUrl::Ssh(url) => Place::Ssh(url.port(), ssh::program()?),
+            GitUrl::Ssh(url) => match assign.proxy.as_deref() {
+                Some(proxy) => Place::Ssh(proxy_port(proxy)?, vec![ssh::program()?, ssh::connector()?]),
+                None => Place::Ssh(url.port(), vec![ssh::program()?]),
+            },
         },
     }))
 }
@@ -80,6 +83,8 @@ pub(crate) struct Given {
     pub(crate) authorities: Option<OwnedFd>,
     /// What opens the source.
     pub(crate) credential: Option<Sealed>,
+    /// What leads ssh through a proxy.
+    pub(crate) connector: Option<PathBuf>,
 }
 
 /// The body of the fetch child.
@@ -121,7 +126,8 @@ fn commit(assign: &Assign, source: &GitSource, given: &Given) -> Result<TreeId, 
                 Failure::fault(Code::SourceCredential, "ssh needs a credential, and the Run names none")
             })?;
             let keys = ssh::place(&assign.trees);
-            let ssh = Ssh::connect(&url, &login.ssh_keys(url.host())?, &keys)?;
+            let through = assign.proxy.as_deref().zip(given.connector.as_deref());
+            let ssh = Ssh::connect(&url, &login.ssh_keys(url.host())?, &keys, through)?;
             from_server(Carrier::Ssh(ssh), &store, &reference, depth, assign)?
         }
     };

@@ -38,6 +38,7 @@ use std::process::ExitCode;
 
 use runtimed_api::exit::Exit;
 
+use self::fetch::ssh::connector;
 use self::supervisor::Birth;
 
 /// Names the build; the daemon refuses another.
@@ -46,7 +47,7 @@ pub const BUILD_ID: &str = env!("RUNTIMED_BUILD_ID");
 /// The whole program, given its arguments without its name.
 ///
 /// `version --json` prints the build id. Without arguments it serves the link; without a link it says, in one sentence,
-/// what it is for. `namespaces UID GID` serves it as the first of a process namespace, which its starter, of that uid and gid,
+/// what it is for. `-c "exec connect"` is what ssh gives it to be led through a proxy. `namespaces UID GID` serves it as the first of a process namespace, which its starter, of that uid and gid,
 /// has made. The exit code is 0 when the daemon has been told everything, 120 for wrong use, 125 otherwise.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.collect();
@@ -56,6 +57,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         (3, ["namespaces", uid, gid]) => match (uid.parse(), gid.parse()) {
             (Ok(uid), Ok(gid)) => supervisor::run(Birth::OwnProcesses { uid, gid }),
             _ => Exit::Usage,
+        },
+        (2, words) if *words == connector::ARGUMENTS => match connector::run() {
+            Ok(()) => Exit::Ok,
+            Err(why) => {
+                diagnostics::say(&why);
+                Exit::Fault
+            }
         },
         (2, ["version", "--json"]) => {
             let line = serde_json::json!({ "build": BUILD_ID });

@@ -74,8 +74,8 @@ pub(crate) fn fetch(place: &Place, assign: &Assign, support: &Support) -> Policy
             return policy;
         }
         Place::Https(port) => *port,
-        Place::Ssh(port, program) => {
-            policy.execute.push(program.clone());
+        Place::Ssh(port, programs) => {
+            policy.execute.extend_from_slice(programs);
             policy.execute.extend(existing(&LIBRARIES));
             policy.read.extend(existing(&SSH_FILES));
             policy.devices.extend(existing(COMMON_DEVICES));

@@ -65,9 +65,15 @@ impl HttpsUrl {
 /// The TCP port of a proxy that is written `http://host[:port]`, with nothing else in it; `None` if it is not.
 #[must_use]
 pub fn proxy_port(url: &str) -> Option<u16> {
+    proxy_place(url).map(|(_, port)| port)
+}
+
+/// The host, without brackets, and the TCP port of a proxy that is written so; `None` if it is not.
+#[must_use]
+pub fn proxy_place(url: &str) -> Option<(String, u16)> {
     let place = url.strip_prefix("http://")?.trim_end_matches('/');
-    let (_, port) = host_and_port(place)?;
-    Some(port.unwrap_or(80))
+    let (host, port) = host_and_port(place)?;
+    Some((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port.unwrap_or(80)))
 }
 
 /// The host in lower case, an IPv6 address in its brackets, and the port, of `host[:port]`.

@@ -141,7 +141,7 @@ pub struct Assign {
     /// Where the fetch finds certificate authorities; the system's without it.
     #[serde(default)]
     pub ca_file: Option<String>,
-    /// The proxy for https sources, as `http://host:port`; none without it.
+    /// The proxy that the source is reached through, as `http://host:port`; none without it.
     #[serde(default)]
     pub proxy: Option<String>,
     /// Where a git source may be warm; nowhere without it.

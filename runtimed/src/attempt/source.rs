@@ -30,10 +30,15 @@ pub(super) async fn source(attempt: &Attempt, workspace: &Workspace) -> Result<S
         Some(SourceKind::Git(git)) => {
             match GitUrl::parse(&git.url) {
                 Ok(GitUrl::Https(url)) => {
-                    sourced.proxy = proxy_for(attempt, &url)?;
+                    sourced.proxy = proxy_for(attempt, url.host())?;
                     sourced.mirror = mirror(attempt, git);
                 }
-                Ok(GitUrl::Ssh(_)) => sourced.mirror = mirror(attempt, git),
+                Ok(GitUrl::Ssh(url)) => {
+                    if attempt.daemon.config.proxy.ssh {
+                        sourced.proxy = proxy_for(attempt, url.host())?;
+                    }
+                    sourced.mirror = mirror(attempt, git);
+                }
                 // A repository on this machine is as near as any mirror.
                 Ok(GitUrl::Local(_)) | Err(_) => {}
             }
@@ -44,7 +49,7 @@ pub(super) async fn source(attempt: &Attempt, workspace: &Workspace) -> Result<S
         }
         Some(SourceKind::Archive(archive)) => {
             if let Some(url) = archive.url.as_deref().and_then(HttpsUrl::parse) {
-                sourced.proxy = proxy_for(attempt, &url)?;
+                sourced.proxy = proxy_for(attempt, url.host())?;
             }
             sourced.source = Source::Archive(archive.clone());
         }
@@ -90,9 +95,9 @@ fn mirror(attempt: &Attempt, git: &GitSource) -> Option<Mirror> {
     }
 }
 
-fn proxy_for(attempt: &Attempt, url: &HttpsUrl) -> Result<Option<String>, Ended> {
+fn proxy_for(attempt: &Attempt, host: &str) -> Result<Option<String>, Ended> {
     let daemon = &attempt.daemon;
-    proxy::of(&daemon.config.proxy, &daemon.environment, url.host()).map_err(|why| {
+    proxy::of(&daemon.config.proxy, &daemon.environment, host).map_err(|why| {
         Problem::new(Code::SourceUnreachable, why)
             .hint("set [proxy] url in the daemon's configuration")
             .into()

@@ -5,6 +5,7 @@
 //! host keys that the credential names and no others, and has one key to show. Both files are gone as soon as the server
 //! has let it in, and the supervisor looks that they are before anything else starts.
 
+pub(crate) mod connector;
 mod keys;
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -19,6 +20,7 @@ use runtimed_sandbox::spawn::{Child, Executable, Spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
+pub(crate) use self::connector::connector;
 use self::keys::Keys;
 pub(crate) use self::keys::{KeyPlace, SshKeys, place};
 use super::protocol::unusable;
@@ -49,8 +51,13 @@ pub(crate) fn program() -> Result<PathBuf, Failure> {
 }
 
 impl Ssh {
-    /// Starts the client. `keys` is a directory of this fetch alone.
-    pub(super) fn connect(url: &SshUrl, login: &SshKeys, keys: &Path) -> Result<Self, Failure> {
+    /// Starts the client. `keys` is a directory of this fetch alone; `through` a proxy, and what leads there.
+    pub(super) fn connect(
+        url: &SshUrl,
+        login: &SshKeys,
+        keys: &Path,
+        through: Option<(&str, &Path)>,
+    ) -> Result<Self, Failure> {
         let failed = |error: io::Error| storage("start ssh", &error);
         let executable = Executable::open(&program()?).map_err(|errno| failed(errno.into()))?;
         let keys = Keys::write(keys, login)?;
@@ -59,7 +66,13 @@ impl Ssh {
         let (stderr, stderr_end) = io::pipe().map_err(failed)?;
         // Read when ssh has failed: it must not be waited for then.
         rustix::fs::fcntl_setfl(&stderr, OFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
-        let process = Spawn::new(&executable, arguments(url, &keys))
+        let mut spawn = Spawn::new(&executable, arguments(url, &keys, through.is_some()));
+        if let Some((proxy, connector)) = through {
+            for (name, value) in connector::variables(connector, proxy, url) {
+                spawn = spawn.env(name, value);
+            }
+        }
+        let process = spawn
             .env("PATH", PATH)
             .env("GIT_PROTOCOL", "version=2")
             .fd(0, stdin_end)
@@ -141,7 +154,14 @@ impl Ssh {
             )
             .hint("check that the public key is registered there, and for the user of the URL");
         }
-        let unreachable = ["Could not resolve", "Connection refused", "timed out", "unreachable", "No route"];
+        let unreachable = [
+            "Could not resolve",
+            "Connection refused",
+            "timed out",
+            "unreachable",
+            "No route",
+            connector::FAILED,
+        ];
         if has(&unreachable) {
             return Failure::fault(Code::SourceUnreachable, format!("cannot reach {place}: {said}"));
         }
@@ -172,7 +192,7 @@ fn ended_within(process: &Child, patience: Duration) {
 }
 
 /// Each option that could take a key, a host key, a host or a program from elsewhere is given, so that no default counts.
-const OPTIONS: [&str; 27] = [
+const OPTIONS: [&str; 26] = [
     "AddKeysToAgent=no",
     "BatchMode=yes",
     "CanonicalizeHostname=no",
@@ -193,7 +213,6 @@ const OPTIONS: [&str; 27] = [
     "PasswordAuthentication=no",
     "PermitLocalCommand=no",
     "PreferredAuthentications=publickey",
-    "ProxyCommand=none",
     "SendEnv=GIT_PROTOCOL",
     "ServerAliveInterval=15",
     "StrictHostKeyChecking=yes",
@@ -202,9 +221,10 @@ const OPTIONS: [&str; 27] = [
     "VerifyHostKeyDNS=no",
 ];
 
-fn arguments(url: &SshUrl, keys: &Keys) -> Vec<String> {
+fn arguments(url: &SshUrl, keys: &Keys, proxied: bool) -> Vec<String> {
     let mut arguments: Vec<String> = ["ssh", "-F", "/dev/null", "-T", "-a", "-x"].map(str::to_owned).into();
-    for option in OPTIONS {
+    let proxy = if proxied { connector::OPTIONS } else { ["ProxyCommand=none", "ProxyUseFdpass=no"] };
+    for option in OPTIONS.into_iter().chain(proxy) {
         arguments.extend(["-o".to_owned(), option.to_owned()]);
     }
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -236,7 +256,7 @@ mod tests {
     #[test]
     fn the_host_comes_after_the_options() {
         let Ok(GitUrl::Ssh(url)) = GitUrl::parse("ssh://me@h:2222/-x") else { panic!("a URL") };
-        let arguments = arguments(&url, &Keys::at(Path::new("/k")));
+        let arguments = arguments(&url, &Keys::at(Path::new("/k")), false);
         let end = arguments.iter().position(|word| word == "--").unwrap();
         assert_eq!(arguments[end + 1..], ["h", "git-upload-pack '/-x'"]);
         assert!(arguments.windows(2).any(|pair| pair == ["-i", "/k/key"]));

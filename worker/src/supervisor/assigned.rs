@@ -88,7 +88,11 @@ fn fetch(
         Place::Ssh(..) => Some(KeyPlace::make(&assign.trees)?),
         Place::Local(_) | Place::Https(_) => None,
     };
-    let given = Given { authorities, credential };
+    let connector = match place {
+        Place::Ssh(_, programs) => programs.get(1).cloned(),
+        Place::Local(_) | Place::Https(_) => None,
+    };
+    let given = Given { authorities, credential, connector };
     let keep: Vec<_> = given
         .authorities
         .iter()

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use runtimed_api::link::{Credential, CredentialKind, Down, ExitStatus, Source, layout};
+use runtimed_api::link::{Assign, Credential, CredentialKind, Down, ExitStatus, Source, layout};
 use runtimed_api::problem::Problem;
 use runtimed_api::run::source::GitSource;
 
@@ -11,6 +11,7 @@ use crate::git::Repository;
 use crate::harness::{Daemon, files_with, sealed};
 use crate::source::at;
 use crate::sshd::Sshd;
+use crate::tinyproxy::Tinyproxy;
 
 /// Lets the second version of git's protocol be asked for.
 const SECOND: &str = "AcceptEnv GIT_PROTOCOL";
@@ -154,6 +155,31 @@ fn what_is_not_there_is_refused_or_told() {
     let login = with_login(&sshd.file("key"), &sshd.known_hosts(), "127.0.0.1");
     let problem = fault(login, &format!("ssh://git@127.0.0.1:{closed}/a.git"));
     assert_eq!((problem.code.to_string().as_str(), problem.retryable), ("source-unreachable", true));
+}
+
+fn through(proxy: &Tinyproxy, sshd: &Sshd, bare: &Path) -> Daemon {
+    let mut daemon = with_login(&sshd.file("key"), &sshd.known_hosts(), "127.0.0.1");
+    let source = Source::Git(at(&sshd.url(bare), None));
+    let assign = Assign { proxy: Some(proxy.url()), ..daemon.assignment(source) };
+    daemon.send(&Down::Assign(Box::new(assign)));
+    daemon
+}
+
+#[test]
+fn a_proxy_leads_to_the_server_and_its_refusal_is_told() {
+    let repository = Repository::new();
+    let bare = repository.bare();
+    let sshd = Sshd::new(SECOND);
+    let proxy = Tinyproxy::new(sshd.port);
+    let mut daemon = through(&proxy, &sshd, &bare);
+    assert_eq!(daemon.baseline().commit.unwrap().as_str(), repository.id("main"));
+    let asked = format!("CONNECT 127.0.0.1:{} ", sshd.port);
+    assert!(proxy.said().contains(&asked), "{}", proxy.said());
+    assert!(!Path::new(&daemon.trees.wire.tmp).join(layout::KEYS).exists());
+    // A proxy that leads to https alone, as many do.
+    let problem = through(&Tinyproxy::new(443), &sshd, &bare).fault().problem;
+    assert_eq!((problem.code.to_string().as_str(), problem.retryable), ("source-unreachable", true));
+    assert!(problem.message.contains("the proxy cannot be used: it answers"), "{problem:?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::server::{Behaviour, Server};
 use crate::source::at;
 
 /// A running tinyproxy, which ends with this.
-struct Tinyproxy {
+pub(crate) struct Tinyproxy {
     process: Child,
     directory: TempDir,
     port: u16,
@@ -21,7 +21,7 @@ struct Tinyproxy {
 
 impl Tinyproxy {
     /// Connects its clients to this port and to no other.
-    fn new(to: u16) -> Self {
+    pub(crate) fn new(to: u16) -> Self {
         let directory = TempDir::new().unwrap();
         // Free a moment ago; tinyproxy cannot choose one and say which.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -42,7 +42,12 @@ impl Tinyproxy {
         Self { process, directory, port }
     }
 
-    fn said(&self) -> String {
+    /// How the daemon names it to a worker.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 }
@@ -65,7 +70,7 @@ fn fetching(server: &Server, proxy: &Tinyproxy) -> Daemon {
     let mut daemon = Daemon::new();
     let assign = Assign {
         ca_file: Some(server.authority().to_str().unwrap().to_owned()),
-        proxy: Some(format!("http://127.0.0.1:{}", proxy.port)),
+        proxy: Some(proxy.url()),
         ..daemon.assignment(Source::Git(at(&server.url("bare.git"), None)))
     };
     daemon.send(&Down::Assign(Box::new(assign)));
