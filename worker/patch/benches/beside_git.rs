@@ -51,9 +51,16 @@ fn check_and_apply() {
     let (old, new) = (fill(""), fill(", changed"));
     let patch = git.diff(old, new, &["--full-index"]);
     fs::write(git.join(".git/it.patch"), &patch).expect("written");
+    let commit = git.run(["commit-tree", &old.to_string(), "-m", "old"]);
+    git.run(["update-ref", "HEAD", &String::from_utf8(commit).expect("an id")]);
+    // Neither side finds the result in the store already.
+    let reset = || {
+        git.run(["read-tree", "--reset", "-u", &old.to_string()]);
+        git.run(["prune", "--expire=now"]);
+    };
     let [mut ours, mut theirs] = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        git.run(["read-tree", "--reset", "-u", &old.to_string()]);
+        reset();
         ours.push(timed(|| {
             let (repo, limits) = (git.repo(), Limits::default());
             let parsed = parse(&patch, &limits).expect("well formed");
@@ -63,7 +70,7 @@ fn check_and_apply() {
             let changed = update(&repo, git.path(), &git.join(".git/runtimed-patch"), old, new);
             assert_eq!(changed.expect("updated"), CHANGED);
         }));
-        git.run(["read-tree", "--reset", "-u", &old.to_string()]);
+        reset();
         theirs.push(timed(|| {
             git.run(["apply", "--check", ".git/it.patch"]);
             git.run(["apply", "--index", ".git/it.patch"]);

@@ -12,15 +12,15 @@ use std::{
     thread,
 };
 
-use git2::{ObjectType, Odb, Oid, Repository};
+use git2::{ObjectType, Odb, Repository};
 use rustix::{
     fs::{AtFlags, CWD, Mode as Permissions, OFlags, mkdirat, openat, statat, symlinkat},
     io::Errno,
 };
-use sha1::{Digest as _, Sha1};
 
 use crate::{
     git_path::GitPath,
+    objects::blob_id,
     rule::{Refusal, Rule},
     snapshot::{FileStat, Known, Snapshot},
     tree::{Entry, Mode, TreeId, flatten},
@@ -110,8 +110,7 @@ pub fn checkout(
 }
 
 /// While there is one, libgit2 does not hold what it reads to its id. It does so with a SHA-1 that looks for collisions, as
-/// it must where objects come from elsewhere; here they come from our own store, and the processor's own SHA-1 takes a fifth
-/// of the time.
+/// it must where objects come from elsewhere; here they come from our own store, and are held to their ids without that.
 struct Held;
 
 impl Held {
@@ -126,11 +125,6 @@ impl Drop for Held {
         // As it is unless somebody changes it.
         git2::opts::strict_hash_verification(true);
     }
-}
-
-fn is_blob(id: Oid, content: &[u8]) -> bool {
-    let head = format!("blob {}\0", content.len());
-    Sha1::new().chain_update(head).chain_update(content).finalize().as_slice() == id.as_bytes()
 }
 
 /// Writes files to directories that are there already.
@@ -149,7 +143,7 @@ impl Writer<'_> {
         if blob.kind() != ObjectType::Blob {
             return Err(git2::Error::from_str("an entry of the tree is not a file's content").into());
         }
-        if !is_blob(entry.id, blob.data()) {
+        if blob_id(blob.data())? != entry.id {
             return Err(git2::Error::from_str("a file's content is not what its id says").into());
         }
         write_entry(directory, path.name(), entry.mode, blob.data())

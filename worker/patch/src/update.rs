@@ -229,6 +229,7 @@ impl Session {
     /// Removals first: what is gone may be where a new directory goes. `before` is what was seen of each path, if it was.
     fn execute(&self, operations: &[Operation], before: &[Before]) -> Result<(), UpdateError> {
         let before = |number: usize| before.get(number).copied().unwrap_or(Before::UNSEEN);
+        self.place.look_again();
         for (number, operation) in operations.iter().enumerate() {
             if operation.new.is_none() {
                 self.place.remove(operation, before(number))?;

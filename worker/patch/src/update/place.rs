@@ -1,6 +1,7 @@
 //! The work tree of an update, by descriptors. No symlink in it is followed.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     ffi::OsStr,
     io,
@@ -9,6 +10,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    rc::Rc,
 };
 
 use git2::{ObjectType, Oid};
@@ -23,13 +25,15 @@ use rustix::{
 use super::{UpdateError, journal::Operation};
 use crate::{
     git_path::GitPath,
-    objects::Objects,
+    objects::{Objects, blob_id},
     snapshot::{FileStat, Time},
     tree::{Entry, Mode},
 };
 
 pub(super) struct Place {
     root: OwnedFd,
+    /// The directory that was opened last, by its path: paths come sorted, and so most are in the same as the one before.
+    last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
     /// What was changed before this cannot be changed again and look the same.
     since: Time,
 }
@@ -51,7 +55,7 @@ impl Before {
 
 /// The directory of a path.
 enum Parent {
-    Open(OwnedFd),
+    Open(Rc<OwnedFd>),
     Missing,
     /// A file or a symlink is on the way.
     Blocked,
@@ -69,7 +73,12 @@ enum Found {
 
 impl Place {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root, since: Time::now() }
+        Self { root, last: RefCell::default(), since: Time::now() }
+    }
+
+    /// Opens each directory anew from here on.
+    pub(super) fn look_again(&self) {
+        self.last.take();
     }
 
     /// What is at the path, if it is what the operation expects. A new path may be where something `going` still is.
@@ -109,6 +118,8 @@ impl Place {
             },
             Parent::Missing | Parent::Blocked => {}
         }
+        // What was opened may be removed now.
+        self.look_again();
         for directory in parents(path) {
             let above = Path::new(OsStr::from_bytes(directory)).parent().unwrap_or(Path::new(""));
             let removed = self.open(above.as_os_str().as_bytes()).and_then(|above| {
@@ -144,10 +155,10 @@ impl Place {
                 (Found::Nothing, _) => open,
                 _ => return Err(not_clean()),
             },
-            Parent::Missing => self.make(parent(path)).map_err(|error| failed(path, error))?,
+            Parent::Missing => Rc::new(self.make(parent(path)).map_err(|error| failed(path, error))?),
             Parent::Blocked => return Err(not_clean()),
         };
-        renameat(staged, number, parent, path.name()).map_err(|error| failed(path, error))
+        renameat(staged, number, &*parent, path.name()).map_err(|error| failed(path, error))
     }
 
     /// The file or symlink of this path, whose content is kept in `objects`; `None` if there is nothing.
@@ -169,7 +180,7 @@ impl Place {
     }
 
     fn found(&self, path: &GitPath) -> Result<Found, UpdateError> {
-        self.look(path, |content| Oid::hash_object(ObjectType::Blob, content))
+        self.look(path, blob_id)
     }
 
     fn look(
@@ -206,8 +217,17 @@ impl Place {
     }
 
     fn parent(&self, path: &GitPath) -> Result<Parent, UpdateError> {
-        match self.open(parent(path)) {
-            Ok(parent) => Ok(Parent::Open(parent)),
+        let name = parent(path);
+        if let Some((last, open)) = &*self.last.borrow()
+            && last == name
+        {
+            return Ok(Parent::Open(Rc::clone(open)));
+        }
+        match self.open(name).map(Rc::new) {
+            Ok(parent) => {
+                self.last.replace(Some((name.to_vec(), Rc::clone(&parent))));
+                Ok(Parent::Open(parent))
+            }
             Err(Errno::NOENT) => Ok(Parent::Missing),
             Err(Errno::LOOP | Errno::NOTDIR) => Ok(Parent::Blocked),
             Err(error) => Err(failed(path, error)),
