@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use runtimed_store::StoreConfig;
+
 use super::path_of;
-use crate::config::Config;
+use crate::config::{Config, Controller, Http};
 use crate::state_dir::StateDir;
 
 /// Every path behind which a secret or the daemon's state is, as it is configured and where its links lead now.
@@ -16,14 +18,8 @@ pub fn protected(config: &Config, state: &StateDir) -> Vec<String> {
 
 /// Every path behind which a secret is, as it is configured and where its links lead now.
 pub(crate) fn configured(config: &Config) -> BTreeSet<PathBuf> {
-    let sources = config.secrets.values().map(|secret| path_of(&secret.source));
-    let own = [
-        config.controller.as_ref().map(|controller| controller.token_file.clone()),
-        config.http.tls_key.clone(),
-        config.http.metrics_token_file.clone(),
-    ];
     let mut paths = BTreeSet::new();
-    for path in sources.chain(own.into_iter().flatten()) {
+    for path in files(config) {
         paths.extend(path.canonicalize());
         paths.extend(volume(&path));
         paths.insert(path);
@@ -31,8 +27,90 @@ pub(crate) fn configured(config: &Config) -> BTreeSet<PathBuf> {
     paths
 }
 
+/// Sources of Runs' secrets, and the daemon's own credentials. Each table that names files is taken apart, so that a new key
+/// does not compile before it was decided what it is.
+fn files(config: &Config) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = config.secrets.values().map(|secret| path_of(&secret.source)).collect();
+    if let Some(Controller { token_file, url: _, ca_file: _, keys_file: _ }) = &config.controller {
+        files.push(token_file.clone());
+    }
+    let Http { tls_key, tokens_file, metrics_token_file, listen: _, tls_cert: _, address: _ } = &config.http;
+    let store = match &config.store {
+        None => None,
+        // No credential, but what other Runs have left.
+        Some(StoreConfig::Directory { path }) => Some(path.clone()),
+        Some(StoreConfig::S3 {
+            credentials_dir,
+            bucket: _,
+            prefix: _,
+            region: _,
+            endpoint: _,
+            ca_file: _,
+        }) => credentials_dir.clone(),
+        Some(StoreConfig::Gcs { service_account_file, bucket: _, prefix: _, ca_file: _ }) => {
+            service_account_file.clone()
+        }
+        Some(StoreConfig::Azure { access_key_file, account: _, container: _, prefix: _, ca_file: _ }) => {
+            access_key_file.clone()
+        }
+    };
+    files.extend([tls_key, tokens_file, metrics_token_file].into_iter().flatten().cloned());
+    files.extend(store);
+    files
+}
+
 /// The whole volume of a source in one that the kubelet mounts: the next value will be in another directory of it.
 fn volume(path: &Path) -> Option<PathBuf> {
     let dir = path.parent()?;
     dir.join("..data").is_symlink().then(|| dir.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key that names a file or a directory, in every kind of store: a secret, or what a command may well be granted.
+    #[test]
+    fn every_file_is_known_to_be_a_secret_or_not() {
+        let common = r#"
+            runtime = "bash"
+            state.dir = "/open/state"
+            worker.path = "/open/worker"
+            tls.ca_file = "/open/ca"
+            [roots]
+            tmp = "/open/tmp"
+            home = "/open/home"
+            workspace = "/open/workspace"
+            [controller]
+            url = "https://controller.example"
+            token_file = "/closed/token"
+            ca_file = "/open/ca"
+            keys_file = "/open/keys"
+            [http]
+            tls_cert = "/open/cert"
+            tls_key = "/closed/key"
+            tokens_file = "/closed/tokens"
+            metrics_token_file = "/closed/metrics"
+            [secrets.a]
+            source = "file:/closed/secret"
+            [secrets.b]
+            source = "dir:/closed/credential"
+            kind = "git-https"
+            hosts = ["git.example"]
+        "#;
+        for store in [
+            "kind = 'directory'\npath = '/closed/store'",
+            "kind = 's3'\nbucket = 'b'\nca_file = '/open/ca'\ncredentials_dir = '/closed/aws'",
+            "kind = 'gcs'\nbucket = 'b'\nca_file = '/open/ca'\nservice_account_file = '/closed/gcp'",
+            "kind = 'azure'\naccount = 'a'\ncontainer = 'c'\nca_file = '/open/ca'\naccess_key_file = '/closed/azure'",
+        ] {
+            let text = format!("{common}\n[store]\n{store}\n");
+            let config: Config = toml::from_str(&text).expect("a configuration");
+            let closed: BTreeSet<PathBuf> = text
+                .split(['"', '\''])
+                .filter_map(|value| Some(PathBuf::from(&value[value.find("/closed/")?..])))
+                .collect();
+            assert_eq!(configured(&config), closed, "{store}");
+        }
+    }
 }
