@@ -272,40 +272,60 @@ impl Live {
 /// The attempts that a daemon holds, from acceptance until their trees are gone.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    live: Mutex<BTreeMap<AttemptKey, Arc<Live>>>,
+    held: Mutex<AllHeld>,
     more: Notify,
 }
 
+#[derive(Debug, Default)]
+struct AllHeld {
+    live: BTreeMap<AttemptKey, Arc<Live>>,
+    /// Why all of them are to end, and whatever comes yet.
+    stop: Option<Stop>,
+}
+
 impl Attempts {
-    /// One more.
+    /// One more. Where all were asked to end it is too: a lease may be on its way while the daemon drains.
     pub fn insert(&self, live: Arc<Live>) {
-        self.lock().insert(live.key.clone(), live);
+        let mut held = self.lock();
+        if let Some(why) = held.stop {
+            live.stop(why);
+        }
+        held.live.insert(live.key.clone(), live);
+        drop(held);
         self.more.notify_one();
+    }
+
+    /// Asks all of them to end, and each that comes later.
+    pub fn stop(&self, why: Stop) {
+        let mut held = self.lock();
+        held.stop = Some(why);
+        held.live.values().for_each(|live| live.stop(why));
     }
 
     /// One less.
     pub fn remove(&self, key: &AttemptKey) {
-        self.lock().remove(key);
+        self.lock().live.remove(key);
     }
 
     /// The one of this key.
     #[must_use]
     pub fn get(&self, key: &AttemptKey) -> Option<Arc<Live>> {
-        self.lock().get(key).cloned()
+        self.lock().live.get(key).cloned()
     }
 
     /// The newest attempt at this Run.
     #[must_use]
     pub fn of_run(&self, namespace: &Namespace, name: &RunName) -> Option<Arc<Live>> {
-        let live = self.lock();
-        let of_run = live.values().filter(|live| live.key.namespace == *namespace && live.key.name == *name);
+        let held = self.lock();
+        let of_run =
+            held.live.values().filter(|live| live.key.namespace == *namespace && live.key.name == *name);
         of_run.max_by_key(|live| live.key.fence).cloned()
     }
 
     /// The first attempt that this daemon holds. One waits for it at most.
     pub async fn first(&self) -> Arc<Live> {
         loop {
-            if let Some(live) = self.lock().values().next() {
+            if let Some(live) = self.lock().live.values().next() {
                 return Arc::clone(live);
             }
             // Kept for whoever asks next, so that none falls between the look and the wait.
@@ -316,13 +336,13 @@ impl Attempts {
     /// How many.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().live.len()
     }
 
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Live>> {
-        self.lock().values().cloned().collect()
+        self.lock().live.values().cloned().collect()
     }
 
     /// All of them, as a renewal names them.
@@ -334,10 +354,35 @@ impl Attempts {
             step: live.now().step,
             last_output: live.log.last_output(),
         };
-        self.lock().values().map(held).collect()
+        self.lock().live.values().map(held).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptKey, Arc<Live>>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, AllHeld> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::{Bounds, Overflow};
+
+    fn live(fence: u64) -> Arc<Live> {
+        let key =
+            serde_json::json!({ "namespace": "n", "name": "r", "uid": "u", "attempt": 1, "fence": fence });
+        let bounds = Bounds { limit: 0, share: Pool::new(0).share(), overflow: Overflow::Drop };
+        let (token, log) = (SecretText::new("t".to_owned()), Arc::new(Log::new("/nowhere".into(), bounds)));
+        Arc::new(Live::new(serde_json::from_value(key).expect("a key"), &token, log, "/nowhere".into()))
+    }
+
+    #[test]
+    fn what_comes_after_all_were_stopped_is_stopped_as_well() {
+        let attempts = Attempts::default();
+        let (before, after) = (live(1), live(2));
+        attempts.insert(Arc::clone(&before));
+        assert_eq!(before.stopping(), None);
+        attempts.stop(Stop::Drain);
+        attempts.insert(Arc::clone(&after));
+        assert_eq!((before.stopping(), after.stopping()), (Some(Stop::Drain), Some(Stop::Drain)));
     }
 }

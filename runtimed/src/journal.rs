@@ -9,4 +9,4 @@ pub mod state;
 mod writer;
 
 pub use state::{Attempt, Record, State};
-pub use writer::{Journal, JournalError};
+pub use writer::{Journal, JournalError, Known};

@@ -1,5 +1,6 @@
 //! What an earlier daemon left: scrubbed, reported, removed, before the first lease.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -7,12 +8,14 @@ use runtimed_api::ids::AttemptKey;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult, Scrub};
 use runtimed_api::session::{Report, ReportEvent};
 use runtimed_sandbox::staging::Staging;
-use runtimed_sandbox::tree::{Tree, TreeName};
+use runtimed_sandbox::tree::{Root, Tree, TreeError, TreeName};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::attempt::scrub_of;
 use crate::daemon::Roots;
 use crate::exclusive;
-use crate::journal::{Attempt, Journal, JournalError, Record, State};
+use crate::journal::{Attempt, Journal, JournalError, Known, Record, State};
 use crate::state_dir::StateDir;
 
 /// How the names of spools begin, in the state directory.
@@ -34,7 +37,7 @@ pub struct Recovered {
 /// # Errors
 /// The journal failed.
 pub async fn recover(
-    state: &State,
+    (state, known): (&State, Known),
     journal: &Journal,
     (roots, whole): (&Roots, Option<&Roots>),
     dir: &StateDir,
@@ -75,8 +78,56 @@ pub async fn recover(
             }
         }
     }
+    if known == Known::Beginning {
+        quarantined += sweep(roots);
+    }
     remove_spools(dir.path(), &logs);
     Ok(Recovered { reports, quarantined, logs })
+}
+
+/// Clears trees that no journal tells of, for it was damaged, as those are cleared that it tells of. Returns of how many
+/// something staged may be left. The state of a daemon is none, and the trees of one that lives are in its hands.
+fn sweep(roots: &Roots) -> u32 {
+    let listed = roots.all().map(|root| root.list());
+    let listed = listed.into_iter().filter_map(|names| {
+        names
+            .inspect_err(
+                |error| tracing::error!(%error, "trees that no journal tells of cannot be looked for"),
+            )
+            .ok()
+    });
+    let names: BTreeSet<String> = listed.flatten().map(|name| name.as_str().to_owned()).collect();
+    let mut left = 0;
+    for name in names {
+        if roots.all().iter().any(|root| is_in_use(root, &name)) {
+            continue;
+        }
+        let unknown = Attempt { tree: Some(name), ..Attempt::default() };
+        let (scrub, removed) = clear(roots, &unknown);
+        let staged = !removed && scrub.as_ref().is_none_or(|scrub| !scrub.verified);
+        tracing::warn!(removed, "found a tree that no journal tells of");
+        left += u32::from(staged);
+    }
+    left
+}
+
+/// Whether a directory of a root is a daemon's state, a tree of a living one, or another uid's. One that cannot be looked at
+/// is cleared, as far as it can be.
+fn is_in_use(root: &Root, name: &str) -> bool {
+    let Ok(name) = name.parse::<TreeName>() else { return true };
+    match root.reopen(&name) {
+        Ok(Some(tree)) => StateDir::is_one(&tree.path()) || hold(&tree).is_err(),
+        Err(TreeError::NotPrivate { .. }) => true,
+        Ok(None) | Err(_) => false,
+    }
+}
+
+/// Takes hold of a tree for as long as it is open, so that another daemon knows it is in use.
+///
+/// # Errors
+/// `WOULDBLOCK`: another daemon has it.
+pub(crate) fn hold(tree: &Tree) -> Result<(), Errno> {
+    flock(tree.fd(), FlockOperation::NonBlockingLockExclusive)
 }
 
 /// Removes every spool but those of `logs`. By name and not by the journal: an earlier daemon may have died after it had
@@ -157,4 +208,37 @@ fn lost(key: &AttemptKey, open: &Attempt, scrub: Option<Scrub>) -> Report {
     result.scrub = scrub.or_else(|| open.scrub.clone());
     let event = ReportEvent::Finished(Box::new(result));
     Report { attempt: key.clone(), sequence: open.sequence + 1, at: Timestamp::now(), event }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_damaged_journal_trees_that_nobody_holds_are_cleared_with_what_was_staged() {
+        let places = [(); 3].map(|()| tempfile::tempdir().expect("a directory"));
+        let [tmp, home, workspace] = places.each_ref().map(|place| Root::open(place.path()).expect("opens"));
+        let roots = Roots { tmp, home, workspace };
+        let state = StateDir::take(None, &roots.workspace).expect("taken");
+        let [unknown, alive] = [(); 2].map(|()| TreeName::random());
+        let mut trees = Vec::new();
+        for name in [&unknown, &alive] {
+            trees.push(roots.all().map(|root| root.create_named(name).expect("made")));
+        }
+        let mut staging = Staging::create(&trees[0][0]).expect("made");
+        staging.stage(&"llm".parse().expect("a name"), b"hunter22hunter22", 0o600).expect("staged");
+        drop((staging, trees.remove(0)));
+        trees[0].iter().for_each(|tree| hold(tree).expect("nobody else has it"));
+        assert_eq!(sweep(&roots), 0);
+        for root in roots.all() {
+            let mut left = root.list().expect("lists");
+            left.retain(|name| root.path().join(name.as_str()) != state.path());
+            assert_eq!(left, [alive.clone()]);
+        }
+        assert!(state.path().is_dir());
+        // Its daemon dies.
+        drop(trees);
+        assert_eq!(sweep(&roots), 0);
+        assert_eq!(roots.tmp.list().expect("lists"), []);
+    }
 }

@@ -230,7 +230,7 @@ async fn drain(
     };
     let finish = async {
         if tokio::time::timeout(grace, slots.wait()).await.is_err() {
-            daemon.attempts.all().iter().for_each(|live| live.stop(Stop::Drain));
+            daemon.attempts.stop(Stop::Drain);
         }
         let rest = async {
             slots.wait().await;
@@ -351,7 +351,7 @@ pub(crate) async fn daemon(
         tried.map_err(|error| Failure::usage(anyhow!(error).context("a root cannot be used")))?;
     }
     let state = StateDir::take(config.state.dir.as_deref(), &found.workspace).map_err(Failure::usage)?;
-    let (journal, left) = Journal::open(state.path()).map_err(Failure::fault)?;
+    let (journal, left, known) = Journal::open(state.path()).map_err(Failure::fault)?;
     let (roots, whole) = exclusive::arrange(found, &state, isolation.tier, &left).map_err(Failure::usage)?;
     let notices = Notices::default();
     // What a Run may know by path. In a pod these belong to root, and nobody here can take their modes away.
@@ -361,7 +361,7 @@ pub(crate) async fn daemon(
             tracing::warn!(path = %path.display(), %error, "a directory's mode cannot be kept");
         }
     }
-    let recovered = recovery::recover(&left, &journal, (&roots, whole.as_deref()), &state).await;
+    let recovered = recovery::recover((&left, known), &journal, (&roots, whole.as_deref()), &state).await;
     let recovered = recovered.map_err(Failure::fault)?;
     let mirrors = Mirrors::open(state.path(), config.mirror.max.0);
     let mirrors = mirrors.context("cannot keep mirrors in the state directory").map_err(Failure::fault)?;

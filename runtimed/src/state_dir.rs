@@ -76,6 +76,12 @@ impl StateDir {
         Ok(Self { path, place: place.to_owned(), lock })
     }
 
+    /// Whether a directory is some daemon's.
+    #[must_use]
+    pub fn is_one(path: &Path) -> bool {
+        path.join(MARK).is_file()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -118,7 +124,7 @@ fn find(root: &Root) -> Result<Option<Tree>, TreeError> {
     let mut names = root.list()?;
     names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     for name in names {
-        if root.path().join(name.as_str()).join(MARK).is_file() {
+        if StateDir::is_one(&root.path().join(name.as_str())) {
             return root.reopen(&name);
         }
     }

@@ -24,6 +24,7 @@ use crate::daemon::Roots;
 use crate::environ::Places;
 use crate::exclusive;
 use crate::journal::Record;
+use crate::recovery;
 use crate::secrets::Staged;
 
 /// The three private trees of one attempt.
@@ -69,6 +70,11 @@ impl Workspace {
                 let tmp = roots.tmp.create_named(&name)?;
                 let home = roots.home.create_named(&name)?;
                 let workspace = roots.workspace.create_named(&name)?;
+                for tree in [&tmp, &home, &workspace] {
+                    if let Err(error) = recovery::hold(tree) {
+                        tracing::debug!(%error, "a tree cannot be locked on this file system");
+                    }
+                }
                 if daemon.isolation.tier == Tier::Namespaces {
                     tmp.create_dir(layout::SHARED_MEMORY, 0o700)?;
                 }

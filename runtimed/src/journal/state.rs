@@ -68,7 +68,7 @@ pub enum Record {
 }
 
 /// An attempt that is not over: something of it is still to be removed or to be delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// The name of its trees; absent when they are gone.
     pub tree: Option<String>,
@@ -98,15 +98,7 @@ impl State {
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::Accepted { attempt, tree } => {
-                let fresh = Attempt {
-                    tree: Some(tree),
-                    staged: Vec::new(),
-                    outcome: None,
-                    scrub: None,
-                    reports: BTreeMap::new(),
-                    sequence: 0,
-                    finished: false,
-                };
+                let fresh = Attempt { tree: Some(tree), ..Attempt::default() };
                 self.attempts.insert(attempt, fresh);
             }
             Record::Staging { attempt, files } => self.change(&attempt, |open| open.staged = files),

@@ -35,6 +35,16 @@ pub enum JournalError {
     Write(String),
 }
 
+/// How much of what was journaled is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// All that was promised.
+    All,
+    /// What came before the file's first damage: a crash leaves half a record, which was not promised yet; a disk may lose
+    /// more.
+    Beginning,
+}
+
 /// The way to append.
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -48,14 +58,15 @@ struct Append {
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, or makes it, and says what was in it.
+    /// Opens the journal in `dir`, or makes it, and says what was in it, and whether that is all: of a file that is damaged
+    /// only the beginning is known.
     ///
     /// # Errors
     /// The file cannot be opened, or a newer daemon wrote it.
-    pub fn open(dir: &Path) -> Result<(Self, State), JournalError> {
+    pub fn open(dir: &Path) -> Result<(Self, State, Known), JournalError> {
         let path = dir.join("journal");
         let failed = |error: io::Error| JournalError::Open { path: path.clone(), why: error.to_string() };
-        let mut state = State::default();
+        let (mut state, mut known) = (State::default(), Known::All);
         match fs::read(&path) {
             Ok(bytes) => {
                 let (records, sound) = format::read::<Record>(&bytes)
@@ -63,6 +74,7 @@ impl Journal {
                 // A crash tears the last group of records and no more. What is cut off is kept for a person to look at.
                 if sound < bytes.len() {
                     tracing::warn!(bytes = bytes.len() - sound, "the journal's end is torn, and cut off");
+                    known = Known::Beginning;
                     fs::copy(&path, dir.join("journal.torn")).map_err(failed)?;
                 }
                 records.into_iter().for_each(|record| state.apply(record));
@@ -86,7 +98,7 @@ impl Journal {
             .name("journal".to_owned())
             .spawn(move || writer.run(&appends))
             .map_err(failed)?;
-        Ok((Self { queue }, state))
+        Ok((Self { queue }, state, known))
     }
 
     /// Appends, and returns when the records are on disk.
@@ -270,7 +282,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_appended_is_there_after_a_restart_and_what_is_over_is_not() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (journal, state) = Journal::open(dir.path()).expect("opens");
+        let (journal, state, known) = Journal::open(dir.path()).expect("opens");
+        assert_eq!(known, Known::All);
         assert_eq!(state, State::default());
         for fence in 1..=3 {
             let accepted = Record::Accepted { attempt: key(fence), tree: "t".to_owned() };
@@ -281,7 +294,7 @@ mod tests {
             .await
             .expect("appends");
         drop(journal);
-        let (_journal, state) = Journal::open(dir.path()).expect("opens again");
+        let (_journal, state, _) = Journal::open(dir.path()).expect("opens again");
         assert_eq!(state.attempts.len(), 3);
         assert_eq!(state.attempts[&key(2)].staged, ["token"]);
         // A torn end is cut off, and kept aside.
@@ -289,8 +302,8 @@ mod tests {
         torn.extend_from_slice(b"half a record");
         fs::write(dir.path().join("journal"), torn).expect("written");
         // The rewritten file says the same.
-        let (_journal, again) = Journal::open(dir.path()).expect("opens a third time");
-        assert_eq!(again, state);
+        let (_journal, again, known) = Journal::open(dir.path()).expect("opens a third time");
+        assert_eq!((again, known), (state, Known::Beginning));
         assert!(dir.path().join("journal.torn").exists());
     }
 }
