@@ -127,7 +127,8 @@ fn collected(tree: &Path, spool: &Path) -> (Manifest, Duration) {
     let places = Places { tree: File::open(tree).expect("opens"), workspace: None };
     let began = Instant::now();
     let redactor = Redactor::default();
-    let manifest = collect(&places, &[], &redactor, spool, &AtomicBool::new(false)).expect("collects");
+    let manifest =
+        collect(&places, &[], &redactor, spool, u64::MAX, &AtomicBool::new(false)).expect("collects");
     (manifest, began.elapsed())
 }
 

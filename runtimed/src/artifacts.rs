@@ -28,6 +28,17 @@ pub const MAX_UPLOADS: usize = 8;
 const MAX_FILES: usize = 20_000;
 /// Bytes of one Run.
 const MAX_TOTAL: u64 = 16 << 30;
+/// Bytes that the paths of one Run's files may take in its manifest, which is held in memory, and of which the controller
+/// reads 16 MiB.
+const MAX_PATHS: usize = 8 << 20;
+/// Bytes of what is said of a skip: its path, and its reason.
+const MAX_SAID: usize = 256;
+/// Files together may be so many times as large as what they take on the disk: more is holes.
+const SPARSE: u64 = 16;
+/// What that does not count for: a file system may keep small files in their inodes.
+const SPARSE_FROM: u64 = 1 << 20;
+/// What a file counts for at least that takes nothing.
+const BLOCK: u64 = 512;
 /// Entries that a walk looks at.
 const MAX_ENTRIES: usize = 1_000_000;
 /// Levels that a walk goes down.
@@ -46,7 +57,8 @@ pub struct Places<T> {
     pub workspace: Option<T>,
 }
 
-/// Collects the artifacts of a workspace into `spool`, one file per distinct content, named by its digest.
+/// Collects the artifacts of a workspace into `spool`, one file per distinct content, named by its digest, and no more than
+/// `most` bytes of them.
 ///
 /// When `enough` is set it stops where it is, and the manifest says so.
 ///
@@ -57,14 +69,20 @@ pub fn collect(
     globs: &[String],
     redactor: &Redactor,
     spool: &Path,
+    most: u64,
     enough: &AtomicBool,
 ) -> io::Result<Manifest> {
     let tree = places.tree.as_fd();
     let mut collector = Collector {
         manifest: Manifest::default(),
         names: HashSet::new(),
+        paths: 0,
         unlisted: 0,
         total: 0,
+        seen: 0,
+        allocated: 0,
+        kept: HashSet::new(),
+        most: most.min(MAX_TOTAL),
         redactor,
         spool: spool.to_owned(),
         links: None,
@@ -117,8 +135,17 @@ struct Collector<'a> {
     manifest: Manifest,
     /// The paths that are taken.
     names: HashSet<String>,
+    /// Bytes that they take in the manifest.
+    paths: usize,
     unlisted: usize,
+    /// Bytes in the spool.
     total: u64,
+    /// Bytes of the files that were taken, and what they take where they are.
+    seen: u64,
+    allocated: u64,
+    /// The contents in the spool.
+    kept: HashSet<Digest>,
+    most: u64,
     redactor: &'a Redactor,
     spool: PathBuf,
     /// How many names in the tree each inode has that has several; looked for when the first of them comes.
@@ -159,6 +186,8 @@ impl Collector<'_> {
                 self.skip(path, "the artifacts directory has a file of the same name".to_owned());
             } else if self.manifest.files.len() >= MAX_FILES {
                 self.skip(path, format!("more than {MAX_FILES} files"));
+            } else if self.paths + in_json(&path) > MAX_PATHS {
+                self.skip(path, format!("the paths of all files together are more than {MAX_PATHS} bytes"));
             } else {
                 self.keep(tree, &entry.path, path)?;
             }
@@ -181,16 +210,21 @@ impl Collector<'_> {
             self.skip(path, reason.to_owned());
         } else if meta.size > MAX_BLOB {
             self.skip(path, format!("{} bytes are more than {MAX_BLOB}", meta.size));
-        } else if self.total.saturating_add(meta.size) > MAX_TOTAL {
-            self.skip(path, format!("all files together are more than {MAX_TOTAL} bytes"));
+        } else if self.total.saturating_add(meta.size) > self.most {
+            self.skip(path, format!("all files together are more than {} bytes", self.most));
         } else if let Err(error) = room::check(&self.spool, meta.size) {
             self.skip(path, error.to_string());
-        } else if meta.size > 1 << 20 && meta.allocated.saturating_mul(16) < meta.size {
+        } else if self.is_sparse(&meta) {
             self.skip(path, "it is sparse: most of it is holes".to_owned());
         } else {
             match self.copy(file, meta.size)? {
                 Copied::Kept { digest, size, text, redacted } => {
-                    self.total += size;
+                    if self.kept.insert(digest) {
+                        self.total += size;
+                    }
+                    self.seen += meta.size;
+                    self.allocated += meta.allocated.max(BLOCK);
+                    self.paths += in_json(&path);
                     let content_type = content_type(&path, text).to_owned();
                     self.names.insert(path.clone());
                     let executable = meta.mode & 0o100 != 0;
@@ -204,6 +238,19 @@ impl Collector<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is mostly holes, or one too many of small files that are: what takes little room where it is would take
+    /// much in the spool and in the store.
+    fn is_sparse(&self, meta: &Meta) -> bool {
+        let sparse = |size: u64, allocated: u64| {
+            size > SPARSE_FROM && size > allocated.max(BLOCK).saturating_mul(SPARSE)
+        };
+        sparse(meta.size, meta.allocated)
+            || sparse(
+                self.seen.saturating_add(meta.size),
+                self.allocated.saturating_add(meta.allocated.max(BLOCK)),
+            )
     }
 
     fn copy(&self, mut from: File, size: u64) -> io::Result<Copied> {
@@ -271,7 +318,8 @@ impl Collector<'_> {
 
     fn skip(&mut self, path: String, reason: String) {
         if self.manifest.skipped.len() < MAX_SKIPS {
-            let (path, reason) = (self.redactor.mask_text(&path), self.redactor.mask_text(&reason));
+            let said = |text: &str| cut(&self.redactor.mask_text(text)).to_owned();
+            let (path, reason) = (said(&path), said(&reason));
             self.manifest.skipped.push(Skipped { path, reason });
         } else {
             self.unlisted += 1;
@@ -283,6 +331,16 @@ enum Copied {
     Kept { digest: Digest, size: u64, text: bool, redacted: bool },
     Secret,
     Enough,
+}
+
+/// Bytes that a printable path takes in JSON (RFC 8259, section 7).
+fn in_json(path: &str) -> usize {
+    path.len() + path.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
+}
+
+/// As much of a text as is said of a skip.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_SAID)]
 }
 
 /// A path as text; bytes that are no UTF-8, and `%`, as `%XX`.
@@ -360,9 +418,15 @@ mod tests {
         let redactor = Redactor::default();
         redactor.register(&[("x", b"hunter22hunter22")]).expect("registers");
         let places = Places { tree: File::open(dir.path()).expect("opens"), workspace: None };
-        let manifest =
-            collect(&places, &["dist/**".to_owned()], &redactor, spool.path(), &AtomicBool::new(false))
-                .expect("collects");
+        let manifest = collect(
+            &places,
+            &["dist/**".to_owned()],
+            &redactor,
+            spool.path(),
+            1 << 20,
+            &AtomicBool::new(false),
+        )
+        .expect("collects");
         let kept: Vec<_> = manifest.files.iter().map(|file| (file.path.as_str(), file.redacted)).collect();
         assert_eq!(kept, [("dist/app", false), ("locked/deep/file", false), ("plain", true)]);
         let bytes = fs::read(spool.path().join(manifest.files[2].digest.hex())).expect("spooled");
@@ -372,5 +436,78 @@ mod tests {
         for name in ["link", "hard", "hard2", "fifo", "sparse", "sub/binary"] {
             assert!(skipped.contains(&name), "{name} in {skipped:?}");
         }
+    }
+
+    /// The artifacts directory with what `make` puts there, collected within a limit.
+    fn collected(most: u64, make: impl FnOnce(&Path)) -> (Manifest, u64) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = tempfile::tempdir().expect("a spool");
+        let artifacts = dir.path().join(layout::ARTIFACTS);
+        fs::create_dir(&artifacts).expect("made");
+        make(&artifacts);
+        let places = Places { tree: File::open(dir.path()).expect("opens"), workspace: None };
+        let enough = AtomicBool::new(false);
+        let manifest = collect(&places, &[], &Redactor::default(), spool.path(), most, &enough);
+        let spooled = fs::read_dir(spool.path()).expect("lists").flatten();
+        let spooled = spooled.map(|entry| entry.metadata().expect("its metadata").len()).sum();
+        (manifest.expect("collects"), spooled)
+    }
+
+    #[test]
+    fn small_sparse_files_do_not_add_up_to_more_than_was_on_the_disk() {
+        let holes = |dir: &Path| {
+            for index in 0..200_u64 {
+                let mut file = File::create(dir.join(index.to_string())).expect("made");
+                file.write_all(&index.to_le_bytes()).expect("written");
+                file.set_len(1 << 20).expect("grown");
+            }
+        };
+        let (manifest, spooled) = collected(u64::MAX, holes);
+        assert!(spooled < 20 << 20, "{spooled} bytes of {} files", manifest.files.len());
+        assert!(manifest.skipped.iter().all(|skipped| skipped.reason.contains("sparse")));
+        // Many small ones that take a block each are what they are.
+        let small = |dir: &Path| {
+            (0..2000)
+                .for_each(|index| fs::write(dir.join(index.to_string()), vec![b'x'; 1000]).expect("written"));
+        };
+        assert_eq!(collected(u64::MAX, small).0.files.len(), 2000);
+    }
+
+    #[test]
+    fn what_is_spooled_stays_within_the_limit_and_one_content_counts_once() {
+        let (manifest, spooled) = collected(2500, |dir| {
+            for name in ["a", "b", "c"] {
+                fs::write(dir.join(name), vec![name.as_bytes()[0]; 1000]).expect("written");
+            }
+            fs::hard_link(dir.join("a"), dir.join("aa")).expect("linked");
+        });
+        let kept: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!((kept, spooled), (vec!["a", "aa", "b"], 2000));
+        assert_eq!(manifest.skipped[0].reason, "all files together are more than 2500 bytes");
+    }
+
+    #[test]
+    fn a_manifest_of_long_names_is_one_that_can_be_read_again() {
+        // Each is some 1,900 bytes in the manifest.
+        let names = |count: usize| {
+            move |dir: &Path| {
+                let deep = dir.join("\u{1}".repeat(240)).join("\u{1}".repeat(240)).join("\"".repeat(240));
+                fs::create_dir_all(&deep).expect("made");
+                (0..count).for_each(|index| {
+                    File::create(deep.join(index.to_string())).expect("made");
+                });
+            }
+        };
+        let (manifest, _) = collected(u64::MAX, names(6000));
+        let json = serde_json::to_vec(&manifest).expect("JSON");
+        assert!(manifest.files.len() < 6000 && json.len() < 12 << 20, "{} bytes", json.len());
+        let paths: usize = manifest.files.iter().map(|file| in_json(&file.path)).sum();
+        assert!((MAX_PATHS - 4096..=MAX_PATHS).contains(&paths), "{paths}");
+        let skipped = &manifest.skipped[0];
+        assert!(
+            skipped.reason.contains("paths of all files") && skipped.path.len() <= MAX_SAID,
+            "{skipped:?}"
+        );
+        assert!(manifest.skipped.last().is_some_and(|last| last.reason.contains("more files were skipped")));
     }
 }

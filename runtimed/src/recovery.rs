@@ -233,7 +233,7 @@ mod tests {
         for root in roots.all() {
             let mut left = root.list().expect("lists");
             left.retain(|name| root.path().join(name.as_str()) != state.path());
-            assert_eq!(left, [alive.clone()]);
+            assert_eq!(left, std::slice::from_ref(&alive));
         }
         assert!(state.path().is_dir());
         // Its daemon dies.

@@ -20,6 +20,12 @@ pub(crate) const MODE_BITS: u32 = 0o7777;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Memory that the names which a walk has still to visit may take, in bytes: a directory may have very many, and long ones.
+const NAMES_ROOM: usize = 32 << 20;
+
+/// What a name takes in a list beside its bytes: pointer, length, terminator, and what an allocation costs.
+const BESIDE_A_NAME: usize = 40;
+
 /// What identifies an inode as long as something holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -82,6 +88,12 @@ pub(crate) fn widen(fd: BorrowedFd<'_>, bits: u32) -> Result<bool, Errno> {
 
 /// Names in the directory behind `fd` in byte order, without `.` and `..`; at most `cap`, and whether there were more.
 pub(crate) fn names(fd: BorrowedFd<'_>, cap: usize) -> Result<(Vec<CString>, bool), Errno> {
+    let mut room = usize::MAX;
+    names_within(fd, cap, &mut room)
+}
+
+/// The same, of names that take no more than `room` bytes of memory, which it makes smaller by what they take.
+fn names_within(fd: BorrowedFd<'_>, cap: usize, room: &mut usize) -> Result<(Vec<CString>, bool), Errno> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
     let mut listing = RawDir::new(fd, &mut buffer);
     let mut names = Vec::new();
@@ -91,9 +103,9 @@ pub(crate) fn names(fd: BorrowedFd<'_>, cap: usize) -> Result<(Vec<CString>, boo
         if is_dot(name) {
             continue;
         }
-        if names.len() == cap {
-            return Ok((names, true));
-        }
+        let left = room.checked_sub(name.to_bytes().len() + BESIDE_A_NAME);
+        let Some(left) = left.filter(|_| names.len() < cap) else { return Ok((names, true)) };
+        *room = left;
         names.push(name.to_owned());
     }
     names.sort_unstable();
@@ -122,6 +134,8 @@ pub(crate) struct Walker {
     path: Vec<u8>,
     /// Names that may still be collected.
     remaining: usize,
+    /// Memory that names may still take, in bytes.
+    room: usize,
     depth: usize,
     /// The directory that was reported last could not be entered.
     blocked: Option<Errno>,
@@ -134,6 +148,8 @@ struct Level {
     /// In reverse order, so that the next one is popped.
     pending: Vec<CString>,
     path_len: usize,
+    /// Bytes that its names took when it was listed, given back when it is left.
+    took: usize,
 }
 
 /// Why a walk cannot give an entry.
@@ -141,7 +157,7 @@ struct Level {
 pub(crate) enum Obstacle {
     /// This entry could not be read, or this directory not entered; the walk goes on.
     Entry(Errno),
-    /// There are more entries or levels than the caller allowed; the walk is over.
+    /// There are more entries or levels than the caller allowed, or their names take too much memory; the walk is over.
     Limit,
     /// A directory moved under the walk; the walk is over.
     Moved,
@@ -156,6 +172,7 @@ impl Walker {
             repair,
             path: Vec::new(),
             remaining: entries,
+            room: NAMES_ROOM,
             depth,
             blocked: None,
             limited: false,
@@ -215,16 +232,18 @@ impl Walker {
     /// Collects the names of the current directory as a new level.
     fn list(&mut self) -> Result<(), Errno> {
         let identity = Identity::of(&rustix::fs::fstat(&self.current)?);
-        let (mut pending, more) = names(self.current.as_fd(), self.remaining)?;
+        let mut room = self.room;
+        let (mut pending, more) = names_within(self.current.as_fd(), self.remaining, &mut room)?;
+        let took = std::mem::replace(&mut self.room, room) - room;
         self.remaining -= pending.len();
         self.limited |= more;
         pending.reverse();
-        self.levels.push(Level { identity, pending, path_len: self.path.len() });
+        self.levels.push(Level { identity, pending, path_len: self.path.len(), took });
         Ok(())
     }
 
     fn leave(&mut self) -> Result<(), Obstacle> {
-        self.levels.pop();
+        self.room += self.levels.pop().map_or(0, |level| level.took);
         let Some(parent) = self.levels.last() else { return Ok(()) };
         let up = rustix::fs::openat(&self.current, c"..", OFlags::RDONLY | DIRECTORY, Mode::empty())
             .map_err(|_| Obstacle::Moved)?;
@@ -234,5 +253,27 @@ impl Walker {
         }
         self.current = up;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_listed_only_as_long_as_there_is_memory_for_them() {
+        let place = tempfile::tempdir().expect("a directory");
+        for name in ["a", "b", "c"] {
+            std::fs::write(place.path().join(name), "").expect("written");
+        }
+        let directory = std::fs::File::open(place.path()).expect("opens");
+        let listed = |mut room| {
+            let top = again(directory.as_fd()).expect("opens");
+            let (names, more) = names_within(top.as_fd(), usize::MAX, &mut room).expect("lists");
+            (names.len(), more, room)
+        };
+        let each = 1 + BESIDE_A_NAME;
+        assert_eq!(listed(3 * each), (3, false, 0));
+        assert_eq!(listed(3 * each - 1), (2, true, each - 1));
     }
 }

@@ -98,6 +98,8 @@ pub struct Rlimits {
     pub fsize: Option<u64>,
     /// Seconds of processor time of a single process.
     pub cpu_seconds: Option<u64>,
+    /// Bytes of private memory that a single process may write to: heap and anonymous maps (`RLIMIT_DATA`, setrlimit(2)).
+    pub data: Option<u64>,
 }
 
 /// Files of `/proc` that say nothing about other processes, and without which common programs fail or guess.

@@ -171,6 +171,7 @@ fn rlimits(limits: Rlimits) -> Vec<(Resource, Rlimit)> {
         (Resource::Nproc, limits.nproc),
         (Resource::Fsize, limits.fsize),
         (Resource::Cpu, limits.cpu_seconds),
+        (Resource::Data, limits.data),
     ];
     let set = wanted.into_iter().filter_map(|(resource, limit)| Some((resource, limit?)));
     set.map(|(resource, limit)| {

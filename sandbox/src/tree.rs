@@ -22,7 +22,7 @@ use rustix::io::Errno;
 pub use self::name::{BadTreeName, TreeName};
 pub use self::remove::Removed;
 pub(crate) use self::remove::sweep;
-pub use self::usage::Usage;
+pub use self::usage::{Seen, Usage};
 use crate::dirs::{self, Identity, Repair};
 
 /// What a file system keeps its bytes on, as far as it matters to secrets.

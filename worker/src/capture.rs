@@ -42,6 +42,7 @@ pub(crate) fn capture(
     let options = patch::CaptureOptions {
         max_patch_bytes: asked.max_bytes,
         max_files: usize::try_from(asked.max_files).unwrap_or(usize::MAX),
+        max_changed_bytes: asked.max_changed_bytes,
         reveal: asked.reveal,
         ..patch::CaptureOptions::default()
     };

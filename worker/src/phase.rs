@@ -48,7 +48,7 @@ pub(crate) fn run<T: Found>(
     }
     match report::read(&bytes) {
         Some(found) => Ok(found?),
-        None => Err(failed(name, format!("ended without a report, {}", how(exited))).into()),
+        None => Err(silent(name, exited, policy.limits.data).into()),
     }
 }
 
@@ -85,6 +85,15 @@ fn attend(
             Event::Deadline => {}
         }
     }
+}
+
+/// Rust aborts where there is no memory, without a word.
+fn silent(name: &str, exited: Exited, memory: Option<u64>) -> Failure {
+    let how = how(exited);
+    let Some(memory) = memory else { return failed(name, format!("ended without a report, {how}")) };
+    let failure =
+        failed(name, format!("ended without a report, {how}; it may use {} MiB of memory", memory >> 20));
+    failure.hint("if that is too little, give the Run a larger memory limit")
 }
 
 fn how(exited: Exited) -> String {

@@ -64,7 +64,8 @@ const LIBRARIES: [&str; 5] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/
 /// The fetch: the source alone, the private directory, and its own mirror.
 pub(crate) fn fetch(place: &Place, assign: &Assign, support: &Support) -> Policy {
     let trees = &assign.trees;
-    let mut policy = Policy { write: vec![private(trees)], ..phase(assign.confinement.profile) };
+    let mut policy =
+        Policy { write: vec![private(trees)], ..phase(assign.confinement.profile, assign.memory) };
     policy.write.extend(assign.mirror.iter().map(|mirror| PathBuf::from(&mirror.path)));
     let port = match place {
         Place::Local(path) => {
@@ -96,15 +97,17 @@ pub(crate) fn fetch(place: &Place, assign: &Assign, support: &Support) -> Policy
 }
 
 /// The apply: the tree of the workspace, with the private directory in it.
-pub(crate) fn apply(profile: wire::Profile, trees: &Trees) -> Policy {
-    let mut policy = Policy { write: vec![trees.workspace.clone().into()], ..phase(profile) };
+pub(crate) fn apply(assign: &Assign) -> Policy {
+    let trees = &assign.trees;
+    let phase = phase(assign.confinement.profile, assign.memory);
+    let mut policy = Policy { write: vec![trees.workspace.clone().into()], ..phase };
     policy.write.extend(trees.whole.as_ref().map(|whole| PathBuf::from(&whole.workspace)));
     policy
 }
 
 /// The capture: reads the workspace, writes to the private directory.
-pub(crate) fn capture(profile: wire::Profile, trees: &Trees) -> Policy {
-    let mut policy = Policy { write: vec![private(trees)], ..phase(profile) };
+pub(crate) fn capture(profile: wire::Profile, trees: &Trees, memory: Option<u64>) -> Policy {
+    let mut policy = Policy { write: vec![private(trees)], ..phase(profile, memory) };
     policy.read.push(trees.command_workspace());
     policy
 }
@@ -148,6 +151,8 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
             nproc: None,
             fsize: confinement.file_size,
             cpu_seconds: confinement.cpu_seconds,
+            // What is held by the kernel to one process is no limit of a tree; that is sampled.
+            data: None,
         },
         protected: std::iter::once(private(trees))
             .chain(confinement.protected.iter().map(PathBuf::from))
@@ -181,8 +186,14 @@ fn view(trees: &Trees, staged: bool, confinement: &Confinement) -> View {
     View { shown, own_proc: confinement.own_proc }
 }
 
-fn phase(profile: wire::Profile) -> Policy {
-    Policy { profile: sandbox_profile(profile), read: existing(&[GIT_CONFIG]).collect(), ..Policy::default() }
+/// A phase is one process, so that the kernel can hold it to the memory that it may use.
+fn phase(profile: wire::Profile, memory: Option<u64>) -> Policy {
+    Policy {
+        profile: sandbox_profile(profile),
+        read: existing(&[GIT_CONFIG]).collect(),
+        limits: Rlimits { data: memory, ..Rlimits::default() },
+        ..Policy::default()
+    }
 }
 
 fn network(asked: &runtimed_api::run::network::Network) -> Network {

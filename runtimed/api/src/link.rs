@@ -147,6 +147,9 @@ pub struct Assign {
     /// Where a git source may be warm; nowhere without it.
     #[serde(default)]
     pub mirror: Option<Mirror>,
+    /// Bytes of memory that fetch and apply may use, each; any without it.
+    #[serde(default)]
+    pub memory: Option<u64>,
 }
 
 /// The three private trees of one attempt: absolute paths. See [`layout`] for what is in them.
@@ -412,6 +415,11 @@ pub struct Capture {
     pub max_bytes: u64,
     /// The most files it may touch.
     pub max_files: u32,
+    /// The most bytes of new content that may be held in memory for it.
+    pub max_changed_bytes: u64,
+    /// Bytes of memory that the capture may use; any without it.
+    #[serde(default)]
+    pub memory: Option<u64>,
     /// Behind the patch, write what cannot be read in it, so that it can be searched for secrets.
     pub reveal: bool,
 }

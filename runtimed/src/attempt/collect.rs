@@ -13,6 +13,7 @@ use runtimed_api::link::{PatchFacts, layout};
 use runtimed_api::manifest::Manifest;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::{Refusal, Rule};
+use runtimed_api::run::limits::Limits;
 use runtimed_api::run::status::{ArtifactSummary, Patch};
 use runtimed_sandbox::beneath::{self, BeneathError};
 
@@ -96,7 +97,7 @@ fn secret_in(
 }
 
 /// Reads outputs and artifacts. What cannot be read becomes a warning: the Outcome stands.
-pub(super) async fn collect(attempt: &mut Attempt, workspace: &Workspace) {
+pub(super) async fn collect(attempt: &mut Attempt, limits: &Limits, workspace: &Workspace) {
     match beneath::read_capped(workspace.home.fd(), &outputs_path(), outputs::MAX_BYTES) {
         Ok(bytes) => match outputs::parse(&bytes) {
             Ok(outputs) if outputs.keys().any(|key| attempt.redactor.finds_in(key.as_bytes())) => {
@@ -109,12 +110,16 @@ pub(super) async fn collect(attempt: &mut Attempt, workspace: &Workspace) {
         Err(BeneathError::Missing { .. }) => {}
         Err(error) => attempt.result.warnings.push(format!("outputs were refused: {error}")),
     }
-    if let Err(problem) = collect_artifacts(attempt, workspace).await {
+    if let Err(problem) = collect_artifacts(attempt, limits, workspace).await {
         attempt.result.warnings.push(format!("artifacts were not collected: {problem}"));
     }
 }
 
-async fn collect_artifacts(attempt: &mut Attempt, workspace: &Workspace) -> Result<(), Problem> {
+async fn collect_artifacts(
+    attempt: &mut Attempt,
+    limits: &Limits,
+    workspace: &Workspace,
+) -> Result<(), Problem> {
     let globs = attempt.lease.run.spec.artifacts.paths.clone();
     if globs.is_empty() && is_empty(workspace, layout::ARTIFACTS) {
         return Ok(());
@@ -127,10 +132,12 @@ async fn collect_artifacts(attempt: &mut Attempt, workspace: &Workspace) -> Resu
         workspace: whole.transpose().map_err(|error| failed(&error))?,
     };
     let redactor = attempt.redactor.clone();
+    // A Run gets no more of the daemon's disk than of its own.
+    let most = limits.disk.map_or(u64::MAX, |disk| disk.0);
     let enough = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&enough);
     let mut collecting =
-        std::pin::pin!(blocking(move || artifacts::collect(&places, &globs, &redactor, &place, &told)));
+        std::pin::pin!(blocking(move || artifacts::collect(&places, &globs, &redactor, &place, most, &told)));
     let manifest = tokio::select! {
         manifest = &mut collecting => manifest,
         () = attempt.live.hurried() => stop(&enough, collecting).await,

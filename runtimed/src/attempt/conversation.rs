@@ -10,6 +10,7 @@ use std::time::Duration;
 use runtimed_api::link::{Assign, Credential, Down, Hello, Start, Up};
 use runtimed_api::policy::Granted;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_api::quantity::Bytes;
 use runtimed_api::run::outcome::Outcome;
 use runtimed_api::run::status::AttemptEnd;
 use runtimed_api::run::step::Step;
@@ -41,6 +42,10 @@ const PREPARE: Duration = Duration::from_secs(900);
 const PROMPT: Duration = Duration::from_secs(10);
 /// How long the capture may take.
 const CAPTURE: Duration = Duration::from_secs(600);
+/// Memory that a phase may use whatever the Run's limit, in bytes.
+const LEAST_PHASE_MEMORY: u64 = 128 << 20;
+/// New content that a capture takes in at most, in bytes.
+const MAX_CHANGED: u64 = 256 << 20;
 /// How much longer than the grace the daemon waits before it kills the tree itself.
 const SECOND_KILL: Duration = Duration::from_secs(2);
 /// The same when the lease is lost: the Run is handed on soon, and a worker that is stopped does not end it.
@@ -131,16 +136,16 @@ impl Conversation {
         self.start(attempt, &accepted.granted, workspace, staged).await?;
         let sampler = sampler::start(attempt, &accepted.granted.limits, &self.worker, workspace)?;
         let end = self.wait(attempt, &accepted.granted, workspace, &mut rotation).await;
-        drop(sampler);
+        attempt.result.warnings.extend(sampler.and_then(|sampler| sampler.why()));
         let end = end?;
         // The lease is another's by now: whatever is collected could not be delivered.
         if attempt.live.stopping() != Some(Stop::LeaseLost) {
             attempt.live.set(|now| now.step = Some(Step::Capture));
             workspace.mend(attempt);
-            if let Err(problem) = self.capture(attempt, workspace).await {
+            if let Err(problem) = self.capture(attempt, &accepted.granted, workspace).await {
                 attempt.result.warnings.push(format!("the patch was not captured: {problem}"));
             }
-            collect::collect(attempt, workspace).await;
+            collect::collect(attempt, &accepted.granted.limits, workspace).await;
             let lap = attempt.clock.lap(Step::Capture);
             attempt.result.steps.push(lap);
         }
@@ -173,6 +178,7 @@ impl Conversation {
             ca_file,
             proxy,
             mirror,
+            memory: phase_memory(granted.limits.memory),
         };
         self.send(&Down::Assign(Box::new(assign)), None).await?;
         let up = self.next(attempt, Instant::now() + PREPARE, "prepare the workspace").await;
@@ -353,12 +359,19 @@ impl Conversation {
     }
 
     /// The patch of step 11.
-    async fn capture(&mut self, attempt: &mut Attempt, workspace: &Workspace) -> Result<(), Problem> {
+    async fn capture(
+        &mut self,
+        attempt: &mut Attempt,
+        granted: &Granted,
+        workspace: &Workspace,
+    ) -> Result<(), Problem> {
         let file = collect::patch_file(attempt, workspace)?;
         let patches = &attempt.daemon.config.patches;
         let capture = runtimed_api::link::Capture {
             max_bytes: patches.max_bytes.0,
             max_files: patches.max_files,
+            max_changed_bytes: max_changed_bytes(granted.limits.memory),
+            memory: phase_memory(granted.limits.memory),
             reveal: attempt.redactor.needles().is_some(),
         };
         let failed = |why: String| Problem::new(Code::CaptureFailed, why);
@@ -426,6 +439,17 @@ impl Conversation {
             pump.abort();
         }
     }
+}
+
+/// What a phase may use of memory: as much as the command, whose tree is dead or not yet there; but with a small limit
+/// enough for a repository of ordinary size.
+fn phase_memory(limit: Option<Bytes>) -> Option<u64> {
+    limit.map(|limit| limit.0.max(LEAST_PHASE_MEMORY))
+}
+
+/// New content that a capture may hold: three times as much is in memory together with the objects and the patch made of it.
+fn max_changed_bytes(limit: Option<Bytes>) -> u64 {
+    limit.map_or(MAX_CHANGED, |limit| (limit.0 / 4).clamp(LEAST_PHASE_MEMORY / 16, MAX_CHANGED))
 }
 
 /// Whether both pipes end soon; asked again, those that have ended stay so.

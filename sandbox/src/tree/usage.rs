@@ -15,15 +15,26 @@ pub struct Usage {
     pub entries: u64,
     /// Allocated bytes (512 for each block that the file system reports), hard links counted once.
     pub bytes: u64,
-    /// False when the cap was reached, a directory could not be read, or something moved meanwhile.
-    pub complete: bool,
+    /// How much of it was seen.
+    pub seen: Seen,
+}
+
+/// How much of a directory was seen when it was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// All of it, but for what came, or vanished, meanwhile.
+    Whole,
+    /// Not what lies in a directory whose mode forbids to read it, or what was moved meanwhile.
+    Part,
+    /// No more than the cap.
+    Capped,
 }
 
 /// Measures a directory, looking at no more than `cap` entries and never changing a mode.
 pub(super) fn measure(directory: BorrowedFd<'_>, cap: u64) -> Result<Usage, Errno> {
     let cap = usize::try_from(cap).unwrap_or(usize::MAX);
     let mut walker = Walker::new(dirs::again(directory)?, Repair::Never, cap, usize::MAX)?;
-    let mut usage = Usage { entries: 0, bytes: 0, complete: true };
+    let mut usage = Usage { entries: 0, bytes: 0, seen: Seen::Whole };
     let mut linked = HashSet::new();
     while let Some(step) = walker.step() {
         match step {
@@ -36,7 +47,8 @@ pub(super) fn measure(directory: BorrowedFd<'_>, cap: u64) -> Result<Usage, Errn
             }
             // It vanished between the listing and the look, which is what a live tree does.
             Err(Obstacle::Entry(Errno::NOENT)) => {}
-            Err(_) => usage.complete = false,
+            Err(Obstacle::Limit) => usage.seen = Seen::Capped,
+            Err(Obstacle::Entry(_) | Obstacle::Moved) => usage.seen = Seen::Part,
         }
     }
     Ok(usage)

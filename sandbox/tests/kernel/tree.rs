@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use runtimed_sandbox::tree::{Medium, Root, Tree, TreeError};
+use runtimed_sandbox::tree::{Medium, Root, Seen, Tree, TreeError};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
@@ -154,11 +154,32 @@ both! {
         fs::hard_link(tree.path().join("big"), tree.path().join("again")).unwrap();
         dig(&tree, 3000);
         let usage = tree.usage(100_000).unwrap();
-        assert!(usage.complete);
+        assert_eq!(usage.seen, Seen::Whole);
         assert_eq!(usage.entries, 3003);
         assert_eq!(usage.bytes, 1 << 20);
         let capped = tree.usage(10).unwrap();
-        assert!(!capped.complete && capped.entries <= 10);
+        assert!(capped.seen == Seen::Capped && capped.entries <= 10);
+        tree.remove().unwrap();
+    }
+
+    fn usage_says_that_there_may_be_more_where_a_mode_hides_it() {
+        if is_root() {
+            return; // No mode keeps root from reading; the run as an ordinary uid covers it.
+        }
+        let place = tempfile::tempdir_in("/dev/shm").unwrap();
+        let tree = Root::open(place.path()).unwrap().create().unwrap();
+        let hidden = tree.path().join("hidden");
+        fs::create_dir(&hidden).unwrap();
+        fs::write(hidden.join("big"), vec![1; 1 << 20]).unwrap();
+        assert_eq!(tree.usage(10).map(|usage| (usage.seen, usage.bytes)).unwrap(), (Seen::Whole, 1 << 20));
+        // Without the right to list, and without the right to look at what is listed.
+        for mode in [0o300, 0o600, 0o000] {
+            fs::set_permissions(&hidden, fs::Permissions::from_mode(mode)).unwrap();
+            let usage = tree.usage(10).unwrap();
+            assert_eq!((usage.seen, usage.bytes), (Seen::Part, 0), "{mode:o}");
+            // It may be in use, and whoever made it so meant it.
+            assert_eq!(fs::metadata(&hidden).unwrap().permissions().mode() & 0o777, mode);
+        }
         tree.remove().unwrap();
     }
 }

@@ -36,6 +36,47 @@ async fn what_lies_on_a_memory_backed_root_is_memory() {
     assert!(cluster.drain().is_empty());
 }
 
+/// What a mode hides from a look, and what has no name any more, takes room all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_from_a_look_counts_as_well() {
+    let mut cluster = Cluster::start(Options { slots: 3, ..Options::default() }).await;
+    let limits = "limits: { disk: 20Mi, timeout: 40s, grace: 100ms }";
+    let hidden = "mkdir h; cd h; chmod 0300 .; head -c 60M /dev/zero > f; sleep 60";
+    let nameless = "exec 3> f; rm f; head -c 60M /dev/zero >&3; sleep 60";
+    // A program that tries what a mode forbids is let alone.
+    let tries = "mkdir h; chmod 0 h; ls h && exit 9; sleep 0.3; chmod 700 h; echo x > h/f; sleep 3";
+    let mut names = Vec::new();
+    for (name, line) in [("hidden", hidden), ("nameless", nameless), ("tries", tries)] {
+        names.push(cluster.submit(shell(name, line, limits), &[]).await);
+    }
+    for name in &names[..2] {
+        let run = cluster.end(name).await;
+        let verdict = result(&run).outcome.as_ref().map(|outcome| outcome.verdict);
+        assert_eq!(verdict, Some(Verdict::LimitExceeded(LimitName::Disk)), "{name}: {:?}", run.status);
+        let said = result(&run).warnings.iter().any(|warning| warning.contains("could not be measured"));
+        assert_eq!(said, name.as_str() == "hidden", "{:?}", result(&run).warnings);
+    }
+    let run = cluster.end(&names[2]).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert!(cluster.drain().is_empty());
+}
+
+/// The patch of a Run takes no more memory than the Run: what does not fit is said, and the rest is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_that_needs_more_memory_than_its_run_may_use_is_left_out() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = "truncate -s 250M sparse; echo printed; echo kept > $RUNTIMED_ARTIFACTS_DIR/a";
+    let run = cluster.run(shell("sparse", line, "limits: { memory: 32Mi }")).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    let result = result(&run);
+    let said = result.warnings.iter().find(|warning| warning.contains("the patch was not captured"));
+    assert!(said.is_some_and(|said| said.contains("exceed 8388608 bytes")), "{:?}", result.warnings);
+    assert_eq!(result.patch, None);
+    assert_eq!(result.artifacts.as_ref().map(|artifacts| artifacts.count), Some(1));
+    assert_eq!(cluster.log(&"sparse".parse().expect("a name")).await, "printed\n");
+    assert!(cluster.drain().is_empty());
+}
+
 /// Limits whose end is not the Run's: the program is told, or what is too much is dropped and counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn open_files_and_log_bytes_have_ends_of_their_own() {

@@ -144,7 +144,7 @@ fn authorities(named: Option<&str>) -> Result<OwnedFd, Failure> {
 fn apply(session: &mut Session, assign: &Assign, content: Option<&Content>) -> Result<Applied, End> {
     let patches = assign.patches.iter().map(open_patch).collect::<Result<Vec<_>, _>>()?;
     let keep: Vec<_> = patches.iter().map(AsFd::as_fd).collect();
-    let policy = policies::apply(assign.confinement.profile, &assign.trees);
+    let policy = policies::apply(assign);
     phase::run(session, "apply", &policy, &keep, || baseline::apply(assign, content, &patches))
 }
 

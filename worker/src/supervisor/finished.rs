@@ -33,7 +33,7 @@ impl Finished<'_> {
             Captured { patch: None, notes: Vec::new() }
         } else {
             let keep = [self.workspace.as_fd(), out.as_fd()];
-            let policy = policies::capture(self.profile, &self.trees);
+            let policy = policies::capture(self.profile, &self.trees, asked.memory);
             let collected = phase::run(self.session, "capture", &policy, &keep, || {
                 capture::capture(&asked, &self.trees, self.tree.as_ref(), self.workspace.as_fd(), out.as_fd())
             })?;

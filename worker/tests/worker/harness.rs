@@ -193,6 +193,7 @@ impl Daemon {
             ca_file: None,
             proxy: None,
             mirror: None,
+            memory: Some(256 << 20),
         }
     }
 
@@ -270,7 +271,13 @@ impl Daemon {
     /// Asks for the Patch, and gives what is said of it and its bytes.
     pub(crate) fn capture(&mut self) -> (Captured, Vec<u8>) {
         let mut file = tempfile::tempfile().unwrap();
-        let asked = Capture { max_bytes: 1 << 20, max_files: 1000, reveal: false };
+        let asked = Capture {
+            max_bytes: 1 << 20,
+            max_files: 1000,
+            max_changed_bytes: 1 << 20,
+            memory: Some(256 << 20),
+            reveal: false,
+        };
         self.send_with(&Down::Capture(asked), &[file.as_fd()]);
         let captured = match self.receive() {
             Up::Captured(captured) => captured,

@@ -45,7 +45,15 @@ fn another_build_is_refused() {
 #[test]
 fn frames_out_of_turn_are_faults() {
     let hello = || Down::Hello(Hello { build: runtimed_worker::BUILD_ID.parse().unwrap() });
-    let capture = || Down::Capture(Capture { max_bytes: 1, max_files: 1, reveal: false });
+    let capture = || {
+        Down::Capture(Capture {
+            max_bytes: 1,
+            max_files: 1,
+            max_changed_bytes: 1,
+            memory: None,
+            reveal: false,
+        })
+    };
     let start = || Down::Start(Daemon::start_frame(&["true"]));
 
     let mut daemon = Daemon::silent();
@@ -93,7 +101,13 @@ fn a_frame_without_its_descriptor_ends_the_link() {
     daemon.baseline();
     daemon.start(&["true"]);
     daemon.exited();
-    daemon.send(&Down::Capture(Capture { max_bytes: 1, max_files: 1, reveal: false }));
+    daemon.send(&Down::Capture(Capture {
+        max_bytes: 1,
+        max_files: 1,
+        max_changed_bytes: 1,
+        memory: None,
+        reveal: false,
+    }));
     assert!(daemon.fault().problem.message.contains("fewer descriptors"));
     assert_eq!(daemon.exit_code(), 125);
 }
