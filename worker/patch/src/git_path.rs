@@ -58,13 +58,13 @@ impl GitPath {
     /// Refuses what no tree of ours may hold, on any file system that a person may check it out to.
     ///
     /// # Errors
-    /// [`Rule::Traversal`], [`Rule::PathDotGit`] or [`Rule::PathTooLong`], naming this path.
+    /// [`Rule::Traversal`], [`Rule::PathDotGit`] or [`Rule::PathInvalid`], naming this path.
     pub fn judge(&self) -> Result<(), Refusal> {
         if self.0.len() >= MAX_PATH {
-            return Err(Refusal::at(Rule::PathTooLong, self, format!("the path has {} bytes", self.0.len())));
+            return Err(Refusal::at(Rule::PathInvalid, self, format!("the path has {} bytes", self.0.len())));
         }
         if self.components().count() > MAX_DEPTH {
-            return Err(Refusal::at(Rule::PathTooLong, self, "the path has more than 256 components"));
+            return Err(Refusal::at(Rule::PathInvalid, self, "the path has more than 256 components"));
         }
         if self.0.contains(&0) {
             return Err(Refusal::at(Rule::Traversal, self, "the path contains a NUL byte"));
@@ -75,7 +75,7 @@ impl GitPath {
                 b"" => (Rule::Traversal, "the path has an empty component"),
                 b"." | b".." => (Rule::Traversal, "the path has a component that is `.` or `..`"),
                 name if name.len() > MAX_COMPONENT => {
-                    (Rule::PathTooLong, "a component of the path has more than 255 bytes")
+                    (Rule::PathInvalid, "a component of the path has more than 255 bytes")
                 }
                 name if disguise(name) == Some(Disguise::DotGit) => {
                     (Rule::PathDotGit, "some file systems take a component of the path for .git")
@@ -206,9 +206,9 @@ mod tests {
             (b"a\0b", Rule::Traversal),
             (b"", Rule::Traversal),
             (b".git/hooks/pre-commit", Rule::PathDotGit),
-            (&[b'a'; 256], Rule::PathTooLong),
-            (&[b"a/".repeat(256), b"a".to_vec()].concat(), Rule::PathTooLong),
-            (&[b"a/".repeat(2048), b"a".to_vec()].concat(), Rule::PathTooLong),
+            (&[b'a'; 256], Rule::PathInvalid),
+            (&[b"a/".repeat(256), b"a".to_vec()].concat(), Rule::PathInvalid),
+            (&[b"a/".repeat(2048), b"a".to_vec()].concat(), Rule::PathInvalid),
         ] {
             assert_eq!(GitPath::new(path).judge().unwrap_err().rule, rule, "{path:?}");
         }

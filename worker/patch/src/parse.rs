@@ -131,7 +131,7 @@ pub(crate) enum Body<'a> {
 /// Reads one patch. Zero bytes are the empty patch, which changes nothing.
 ///
 /// # Errors
-/// A [`Refusal`] by [`Rule::TooLarge`], [`Rule::TooManyFiles`], [`Rule::Malformed`], [`Rule::BinaryMissing`],
+/// A [`Refusal`] by [`Rule::TooLarge`], [`Rule::TooManyFiles`], [`Rule::Malformed`],
 /// [`Rule::Mode`], or one of the rules of [`GitPath::judge`], which every path in the patch must pass.
 pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Refusal> {
     if bytes.len() as u64 > limits.max_bytes {

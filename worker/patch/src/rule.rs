@@ -46,7 +46,7 @@ impl fmt::Display for Refusal {
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident = $id:literal, $kind:ident;)*) => {
-        /// The closed set of rules. Their ids are stable: they are in statuses, logs and documents.
+        /// The closed set of rules. Their ids are those of the wire, where they are in statuses, logs and documents.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Rule { $($(#[$doc])* $name,)* }
@@ -82,22 +82,20 @@ pub enum RuleKind {
 }
 
 rules! {
-    /// The bytes are not a patch in git's format, or contradict themselves.
+    /// The bytes are not a patch in git's format, contradict themselves, or lack a binary file's data.
     Malformed = "patch.malformed", Always;
-    /// A binary change without its data ("Binary files differ"), so that nothing can be applied.
-    BinaryMissing = "patch.binary-missing", Always;
     /// More bytes, in the patch or in what it expands to, than the limits allow.
     TooLarge = "patch.too-large", Limit;
     /// More changed files than the limits allow.
     TooManyFiles = "patch.too-many-files", Limit;
     /// More patches in one stack than the limits allow.
-    TooManyPatches = "patch.too-many-patches", Limit;
+    TooManyPatches = "patch.too-many", Limit;
     /// `..`, `.`, an empty component, an absolute path or a NUL.
     Traversal = "patch.traversal", Always;
     /// A component that some file system takes for `.git`.
     PathDotGit = "patch.path-dot-git", Always;
     /// A component over 255 bytes, or a path over 4095 bytes or 256 components.
-    PathTooLong = "patch.path-too-long", Always;
+    PathInvalid = "patch.path-invalid", Always;
     /// A mode other than 100644, 100755 and 120000.
     Mode = "patch.mode", Always;
     /// A submodule: a commit of another repository in place of a file.
@@ -105,7 +103,7 @@ rules! {
     /// A symlink that is new or points elsewhere than before, where the policy allows none.
     Symlink = "patch.symlink", Policy;
     /// A symlink that resolves outside the tree, or into `.git`.
-    SymlinkOutside = "patch.symlink-outside", Always;
+    SymlinkEscapes = "patch.symlink-escapes", Always;
     /// A file beneath something that is a symlink in the tree.
     BeneathSymlink = "patch.beneath-symlink", Always;
     /// A path that machines obey because it is there: CI, git, editor and agent configuration.

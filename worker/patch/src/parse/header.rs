@@ -61,7 +61,7 @@ pub(super) fn read_change<'a>(lines: &mut Lines<'a>) -> Result<FileChange<'a>, R
         Body::Binary(binary::read_binary(lines)?)
     } else if lines.peek().is_some_and(|line| line.starts_with(b"Binary files ")) {
         let message = "the data of this binary file is missing; make the patch with `git diff --binary`";
-        return Err(Refusal::at(Rule::BinaryMissing, action.path(), message));
+        return Err(Refusal::at(Rule::Malformed, action.path(), message));
     } else {
         Body::None
     };

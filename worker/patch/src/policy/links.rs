@@ -32,7 +32,7 @@ pub(crate) fn judge(
         let is_new = changes.iter().any(|change| change.path == path && change.new.is_some());
         if is_new || !known.contains(&path) {
             let message = "the symlink leads outside the tree, or into .git";
-            return Ok(Err(Refusal::at(Rule::SymlinkOutside, &path, message)));
+            return Ok(Err(Refusal::at(Rule::SymlinkEscapes, &path, message)));
         }
     }
     Ok(Ok(()))

@@ -21,7 +21,7 @@ pub(crate) fn stricter(
         // A file that is changed twice in one message has no one meaning. git applies the second to the result of the
         // first, and so depends on their order.
         Rule::Malformed if says("this file twice") => Some("a file twice in one message"),
-        Rule::Malformed | Rule::BinaryMissing => None,
+        Rule::Malformed => None,
         Rule::DoesNotApply => {
             let file = refusal.file.as_ref()?.to_string();
             let content = git.try_run(["cat-file", "-p", &format!("{base}:{file}")], b"").stdout;
