@@ -14,6 +14,7 @@ use runtimed_api::digest::Digest;
 use runtimed_api::link::layout;
 use runtimed_api::manifest::{Artifact, Manifest, Skipped};
 use runtimed_api::policy;
+use runtimed_api::problem::Chain;
 use runtimed_sandbox::beneath::{self, Kind, Limits, Meta};
 use runtimed_store::MAX_BLOB;
 use sha2::{Digest as _, Sha256};
@@ -160,7 +161,7 @@ impl Collector<'_> {
         let walk = match beneath::walk(tree, Path::new(start), limits) {
             Ok(walk) => walk,
             Err(error) => {
-                self.skip(start.to_owned(), format!("the directory cannot be read: {error}"));
+                self.skip(start.to_owned(), format!("the directory cannot be read: {}", Chain(&error)));
                 return Ok(());
             }
         };
@@ -171,7 +172,7 @@ impl Collector<'_> {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.skip(start.to_owned(), error.to_string());
+                    self.skip(start.to_owned(), Chain(&error).to_string());
                     continue;
                 }
             };
@@ -200,7 +201,7 @@ impl Collector<'_> {
         let (file, meta) = match beneath::open_file(tree, from) {
             Ok(opened) => opened,
             Err(error) => {
-                self.skip(path, error.to_string());
+                self.skip(path, Chain(&error).to_string());
                 return Ok(());
             }
         };

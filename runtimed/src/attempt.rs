@@ -33,7 +33,7 @@ pub(crate) use workspace::scrub_of;
 use std::sync::Arc;
 
 use runtimed_api::ids::AttemptKey;
-use runtimed_api::problem::{Code, Problem};
+use runtimed_api::problem::{Chain, Code, Problem};
 use runtimed_api::provenance::KeyHistory;
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
@@ -259,21 +259,13 @@ fn reason_of(stop: Option<Stop>, end: AttemptEnd) -> Option<String> {
 
 /// A file system's failure, as a fault that names what was being done.
 fn storage(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
-    let mut text = error.to_string();
-    let mut full = false;
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            full |= matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        }
-        if let Some(errno) = cause.downcast_ref::<rustix::io::Errno>() {
-            full |= matches!(*errno, rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT);
-        }
-        source = cause.source();
-        if let Some(deeper) = source {
-            text = format!("{text}: {deeper}");
-        }
-    }
-    let code = if full { Code::StorageFull } else { Code::StorageFailed };
-    Problem::new(code, format!("{what}: {text}"))
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        let errno = cause.downcast_ref::<rustix::io::Errno>().copied();
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(errno, Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT))
+            || matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+    };
+    let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
+    let code = if causes.any(is_full) { Code::StorageFull } else { Code::StorageFailed };
+    Problem::new(code, format!("{what}: {}", Chain(error)))
 }

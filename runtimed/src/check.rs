@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use runtimed_api::problem::Chain;
 use serde::Serialize;
 
 use crate::args::Failure;
@@ -61,7 +62,7 @@ pub fn run(path: &std::path::Path, over: &Overlay, build: &str, args: &CheckArgs
     if !args.image && container.root {
         // Root that cannot be given up is a finding as well, and the rest is looked at all the same.
         if let Err(error) = runtimed_sandbox::process::drop_to(args.user, args.user) {
-            tracing::debug!(%error, "root stays");
+            tracing::debug!(error = %Chain(&error), "root stays");
         }
     }
     let report = match Effective::read(path, over) {

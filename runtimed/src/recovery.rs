@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use runtimed_api::ids::AttemptKey;
+use runtimed_api::problem::Chain;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult, Scrub};
 use runtimed_api::session::{Report, ReportEvent};
 use runtimed_sandbox::staging::Staging;
@@ -46,7 +47,7 @@ pub async fn recover(
     // What a Run had whole is empty when it is over.
     let emptied = whole.filter(|_| !state.attempts.is_empty()).map_or(Ok(()), exclusive::empty);
     if let Err(error) = &emptied {
-        tracing::error!(%error, "what a Run had whole cannot be emptied");
+        tracing::error!(error = %Chain(error), "cannot empty the exclusive directories");
     }
     let mut quarantined = u32::from(emptied.is_err());
     let mut logs = Vec::new();
@@ -161,13 +162,13 @@ fn clear(roots: &Roots, open: &Attempt) -> (Option<Scrub>, bool) {
                     scrub = scrub_tree(&tree, open);
                 }
                 if let Err(error) = tree.remove() {
-                    tracing::error!(%error, "a tree is left behind");
+                    tracing::error!(error = %Chain(&error), "a tree is left behind");
                     gone = false;
                 }
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::error!(%error, "a tree cannot be opened");
+                tracing::error!(error = %Chain(&error), "a tree cannot be opened");
                 gone = false;
             }
         }
@@ -189,7 +190,7 @@ fn scrub_tree(tree: &Tree, open: &Attempt) -> Option<Scrub> {
             rotated: 0,
             medium: tree.medium().to_string(),
             verified: false,
-            problems: vec![error.to_string()],
+            problems: vec![Chain(&error).to_string()],
         }),
     }
 }

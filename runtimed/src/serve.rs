@@ -338,7 +338,7 @@ pub(crate) async fn daemon(
 ) -> Result<(Arc<Daemon>, Left), Failure> {
     let open = |path: &Path| {
         let hint = "the three roots must be directories that the daemon may write; set them under [roots]";
-        Root::open(path).map_err(|error| Failure::usage(anyhow!("{error}; {hint}")))
+        Root::open(path).map_err(|error| Failure::usage(anyhow!(error).context(hint)))
     };
     let found = Roots {
         tmp: open(&config.roots.tmp)?,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use runtimed_api::enforcement::Tier;
 use runtimed_api::link::{MAX_FRAME_BYTES, Start};
-use runtimed_api::problem::Code;
+use runtimed_api::problem::{Chain, Code};
 use runtimed_api::rule::Rule;
 use runtimed_sandbox::Prepared;
 use runtimed_sandbox::beneath;
@@ -30,7 +30,7 @@ pub(crate) fn directory(
         Err(error) => Err(Failure::refused(
             Rule::SOURCE_SUB_PATH,
             "spec.source.git.subPath",
-            format!("the command cannot start there: {error}"),
+            format!("the command cannot start there: {}", Chain(&error)),
         )
         .hint("name a directory of the source")),
     }

@@ -1,5 +1,6 @@
 //! Error codes: a closed set, the same in an HTTP answer and in a Run's status.
 
+use std::error::Error;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -26,6 +27,18 @@ pub struct Problem {
     /// With `refused`: each rule that was broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
+}
+
+/// An error with its causes, as one sentence: for errors that leave the cause to their source.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        std::iter::successors(self.0.source(), |cause| (*cause).source())
+            .try_for_each(|cause| write!(f, ": {cause}"))
+    }
 }
 
 impl Problem {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use runtimed_api::digest::Digest;
 use runtimed_api::link::{PatchFacts, layout};
 use runtimed_api::manifest::Manifest;
-use runtimed_api::problem::{Code, Problem};
+use runtimed_api::problem::{Chain, Code, Problem};
 use runtimed_api::rule::{Refusal, Rule};
 use runtimed_api::run::limits::Limits;
 use runtimed_api::run::status::{ArtifactSummary, Patch};
@@ -108,7 +108,7 @@ pub(super) async fn collect(attempt: &mut Attempt, limits: &Limits, workspace: &
             Err(error) => attempt.result.warnings.push(error.to_string()),
         },
         Err(BeneathError::Missing { .. }) => {}
-        Err(error) => attempt.result.warnings.push(format!("outputs were refused: {error}")),
+        Err(error) => attempt.result.warnings.push(format!("outputs were refused: {}", Chain(&error))),
     }
     if let Err(problem) = collect_artifacts(attempt, limits, workspace).await {
         attempt.result.warnings.push(format!("artifacts were not collected: {problem}"));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use runtimed_api::enforcement::Tier;
 use runtimed_api::environment;
 use runtimed_api::link::{Trees, Whole, inside, layout};
-use runtimed_api::problem::{Code, Problem};
+use runtimed_api::problem::{Chain, Code, Problem};
 use runtimed_api::run::status::Scrub;
 use runtimed_api::run::step::Step;
 use runtimed_api::session::SecretValue;
@@ -320,11 +320,11 @@ fn remove_named(daemon: &crate::daemon::Daemon, name: &TreeName) {
         match root.reopen(name) {
             Ok(Some(tree)) => {
                 if let Err(error) = tree.remove() {
-                    tracing::error!(%error, "a tree cannot be removed");
+                    tracing::error!(error = %Chain(&error), "a tree cannot be removed");
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "a tree cannot be opened"),
+            Err(error) => tracing::error!(error = %Chain(&error), "a tree cannot be opened"),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use runtimed_api::problem::Chain;
 use runtimed_sandbox::support::{Missing, Support, views};
 use runtimed_sandbox::tree::{Medium, Root, Tree};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -161,7 +162,7 @@ fn usable(path: &Path) -> Result<Medium, String> {
         root.create().and_then(Tree::remove)?;
         Ok(root.medium())
     });
-    tried.map_err(|error| chain(&error))
+    tried.map_err(|error| Chain(&error).to_string())
 }
 
 /// What can be written beside what should be: directories, and files in directories that cannot.
@@ -251,14 +252,4 @@ fn metadata_service() -> bool {
         let asked = addresses.map(|ip| scope.spawn(move || answers(ip)));
         asked.map(|one| one.join().unwrap_or(false)).contains(&true)
     })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
