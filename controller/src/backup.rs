@@ -10,25 +10,30 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::serve::ServeError;
+
 /// What is not copied as it is: the database, whose files change under a copy, and the lock.
 const APART: [&str; 4] = ["controller.db", "controller.db-wal", "controller.db-shm", "lock"];
 
 /// Copies the data directory into a new one. Restoring is starting a controller with the copy as its `--data`.
 ///
 /// # Errors
-/// One sentence: `to` is there already, or something cannot be read or written.
-pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), String> {
-    let failed = |what: &str, path: &Path, error: &dyn std::fmt::Display| {
+/// Usage: `data` cannot be read, or `to` cannot be made; else something in them cannot be read or written.
+pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), ServeError> {
+    let said = |what: &str, path: &Path, error: &dyn std::fmt::Display| {
         format!("{what} {}: {error}", path.display())
     };
+    let wrong = |what: &str, path: &Path, error: io::Error| ServeError::Usage(said(what, path, &error));
+    let failed =
+        |what: &str, path: &Path, error: &dyn std::fmt::Display| ServeError::Failed(said(what, path, error));
     let database = data.join("controller.db");
-    let owner = fs::metadata(data).map_err(|error| failed("cannot read", data, &error))?;
-    DirBuilder::new().mode(0o700).create(to).map_err(|error| failed("cannot make", to, &error))?;
+    let owner = fs::metadata(data).map_err(|error| wrong("cannot read", data, error))?;
+    DirBuilder::new().mode(0o700).create(to).map_err(|error| wrong("cannot make", to, error))?;
     let copy = to.join("controller.db");
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(&database, flags)
         .map_err(|error| failed("cannot open", &database, &error))?;
-    let into = copy.to_str().ok_or("the backup's path is not UTF-8")?;
+    let into = copy.to_str().ok_or_else(|| ServeError::Usage("the backup's path is not UTF-8".to_owned()))?;
     source.execute("VACUUM INTO ?1", [into]).map_err(|error| failed("cannot write", &copy, &error))?;
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&copy, private).map_err(|error| failed("cannot write", &copy, &error))?;

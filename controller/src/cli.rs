@@ -50,7 +50,7 @@ enum Command {
     },
 }
 
-/// Exit codes: 0 after a drain, 120 for a wrong command line or file, 125 for anything else.
+/// Exit codes: 0 after a drain, 120 for a wrong command line or file, 122 after a second signal, 125 for anything else.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// The address to listen on; port 0 takes a free one. Plain HTTP is for loopback alone.
@@ -62,17 +62,17 @@ pub(crate) struct ServeArgs {
     /// Its key, in PEM.
     #[arg(long, env = "RUNTIMED_CONTROLLER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// The authorities of daemons' certificates, in PEM; the system's without it.
+    /// The authorities of daemons' certificates, in PEM (default: the system's).
     #[arg(long, env = "RUNTIMED_CONTROLLER_DAEMON_CA", value_name = "FILE")]
     pub(crate) daemon_ca: Option<PathBuf>,
     /// The database, the key and the results are kept here; made when it is not there.
     #[arg(long, env = "RUNTIMED_CONTROLLER_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// The key that submitted secrets are sealed under, 32 bytes; made when it is not there. In the data directory without
-    /// it, where a backup of that holds both.
+    /// The key that submitted secrets are sealed under, 32 bytes; made when it is not there (default: in the data
+    /// directory, where a backup of that holds both).
     #[arg(long, env = "RUNTIMED_CONTROLLER_SECRETS_KEY", value_name = "FILE")]
     pub(crate) secrets_key: Option<PathBuf>,
-    /// Where results are kept, in TOML: kind = "directory", "s3", "gcs" or "azure". A directory of --data without it.
+    /// Where results are kept, in TOML: kind = "directory", "s3", "gcs" or "azure". (default: a directory of --data)
     #[arg(long, env = "RUNTIMED_CONTROLLER_STORE", value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
     /// The hashes of people's and daemons' tokens, in TOML; read again when it changes.
@@ -81,8 +81,8 @@ pub(crate) struct ServeArgs {
     /// The Runtimes, a YAML file each.
     #[arg(long, env = "RUNTIMED_CONTROLLER_RUNTIMES", value_name = "DIR")]
     pub(crate) runtimes: PathBuf,
-    /// The key that statements about patches are signed with: 32 bytes. `signing.key` in the data directory without it, made
-    /// when it is not there. To rotate: put other bytes in its place, and restart.
+    /// The key that statements about patches are signed with: 32 bytes, made when it is not there (default: `signing.key`
+    /// in the data directory). To rotate: put other bytes in its place, and restart.
     #[arg(long, env = "RUNTIMED_CONTROLLER_SIGNING_KEY", value_name = "FILE")]
     pub(crate) signing_key: Option<PathBuf>,
     /// How long what a replaced key has signed stays good.
@@ -91,10 +91,10 @@ pub(crate) struct ServeArgs {
     /// Runs of one namespace that are not over, at most.
     #[arg(long, env = "RUNTIMED_CONTROLLER_MAX_ACTIVE", value_name = "COUNT", default_value_t = 10_000)]
     pub(crate) max_active: usize,
-    /// Submissions of one namespace in a minute, at most; any number without it.
+    /// Submissions of one namespace in a minute, at most (default: any number).
     #[arg(long, env = "RUNTIMED_CONTROLLER_MAX_SUBMISSIONS", value_name = "COUNT")]
     pub(crate) max_submissions: Option<NonZeroU32>,
-    /// Finished Runs of one namespace that are kept, the newest, however long they ask for; all of them without it.
+    /// Finished Runs of one namespace that are kept, the newest, however long they ask for (default: all of them).
     #[arg(long, env = "RUNTIMED_CONTROLLER_KEEP_RUNS", value_name = "COUNT")]
     pub(crate) keep_runs: Option<usize>,
     /// How long an uploaded patch or work tree is kept after it was last uploaded.
@@ -106,7 +106,7 @@ pub(crate) struct ServeArgs {
     /// How long a lease holds without a renewal; 100ms to 10m.
     #[arg(long, env = "RUNTIMED_CONTROLLER_LEASE", value_name = "SPAN", default_value = "15s")]
     pub(crate) lease: Span,
-    /// Whom to become when started as root: UID or UID:GID; 65532 without it, 0 to stay root.
+    /// Whom to become when started as root: UID or UID:GID; 0 to stay root (default: 65532).
     #[arg(long, env = "RUNTIMED_CONTROLLER_USER", value_name = "UID[:GID]")]
     pub(crate) user: Option<User>,
     /// End when standard input closes, as it does when whoever started the controller dies.
@@ -143,19 +143,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match cli.command {
         Command::Serve(args) => args,
         Command::Backup { data, to } => {
-            return match backup::backup(&data, &to) {
-                Ok(()) => code(Exit::Ok),
-                Err(why) => {
-                    drop(writeln!(io::stderr(), "runtimed-controller: {why}"));
-                    code(Exit::Fault)
-                }
-            };
+            return end(backup::backup(&data, &to));
         }
         Command::Version { json } => return version(json),
     };
-    let outcome = user::settle(args.user, &args.data, &arguments)
-        .map_err(ServeError::Usage)
-        .and_then(|()| serve::serve(&args));
+    let settled = user::settle(args.user, &args.data, &arguments).map_err(ServeError::Usage);
+    end(settled.and_then(|()| serve::serve(&args)))
+}
+
+fn end(outcome: Result<(), ServeError>) -> ExitCode {
     match outcome {
         Ok(()) => code(Exit::Ok),
         Err(error) => {
@@ -163,6 +159,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             drop(writeln!(io::stderr(), "runtimed-controller: {error}"));
             match error {
                 ServeError::Usage(_) => code(Exit::Usage),
+                ServeError::Aborted => code(Exit::Cancelled),
                 ServeError::Failed(_) => code(Exit::Fault),
             }
         }

@@ -36,6 +36,9 @@ pub(crate) enum ServeError {
     /// The command line, or a file named on it.
     #[error("{0}")]
     Usage(String),
+    /// A second signal.
+    #[error("aborted by a second signal")]
+    Aborted,
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -60,7 +63,7 @@ const LEASES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     let lease = args.lease.get();
     if lease < LEASES.0 || lease > LEASES.1 {
-        return Err(ServeError::Usage(format!("a lease of {} is not 100ms to 10m", args.lease)));
+        return Err(ServeError::Usage(format!("--lease {} is outside 100ms to 10m", args.lease)));
     }
     let authority = Authority::open(&args.tokens).map_err(ServeError::usage)?;
     let runtimes = Catalogue::open(&args.runtimes).map_err(ServeError::usage)?;
@@ -92,7 +95,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| ServeError::Failed(format!("no threads can be had: {error}")))?;
+        .map_err(|error| ServeError::Failed(format!("cannot start threads: {error}")))?;
     let metrics = Metrics::default();
     let parts = Parts {
         store,
@@ -122,7 +125,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         stopping.cancel();
         tokio::select! {
             ended = &mut serving => ended,
-            () = signals.next() => Err(ServeError::Failed("aborted by a second signal".to_owned())),
+            () = signals.next() => Err(ServeError::Aborted),
         }
     });
     // What still runs after an abort is not waited for: the store is consistent at every instant.
@@ -132,7 +135,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
 
 /// The store of a file in TOML.
 fn store(file: &std::path::Path) -> Result<BlobStore, ServeError> {
-    let text = std::fs::read_to_string(file).map_err(|error| unusable(file, &error))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        ServeError::Usage(format!("cannot read the --store file {}: {error}", file.display()))
+    })?;
     let failed = |why: String| ServeError::Usage(format!("{}: {}", file.display(), why.trim()));
     let document = toml::Deserializer::parse(&text).map_err(|error| failed(error.to_string()))?;
     let config: StoreConfig = parse::from(document).map_err(|error| failed(error.to_string()))?;

@@ -18,22 +18,17 @@ use crate::serve::{self, Work};
 /// The uid that a daemon started as root lives under; `nonroot` of the distroless images.
 pub const UNPRIVILEGED: u32 = 65532;
 
-const JOB: &str = "\
-Exit codes:
-  0–119  the command's own
-  120    the configuration or the Run cannot be used
-  121    refused: policy forbids the Run, or what it asks for is not there
-  122    cancelled, or ended by a signal to this program
-  123    a limit was exceeded
-  124    timed out
-  125    a failure of ours
-  128+n  signal n ended the command
-  The summary settles which it was where the command's own code collides with ours.
-
-Examples:
-  runtimed job --file /etc/job/run.yaml
-  runtimed job --git-url https://git.example/team/app.git --git-ref main -- make test
-  runtimed job --lease";
+fn job_help() -> String {
+    format!(
+        "Exit codes:\n{}\n  122 also when a signal to this program ended the Run. The summary settles which it was where the \
+         command's own\n  code collides with ours.\n\n\
+         Examples:\n  \
+         runtimed job --file /etc/job/run.yaml\n  \
+         runtimed job --git-url https://git.example/team/app.git --git-ref main -- make test\n  \
+         runtimed job --lease",
+        Exit::table()
+    )
+}
 
 const CHECK: &str = "\
 Examples:
@@ -66,7 +61,7 @@ enum Command {
     /// The Run comes from a file, from a variable, from parts, or is leased from the controller. Its log goes to stdout
     /// and stderr, a summary to /dev/termination-log. SIGTERM lets it go on for the drain's grace and ends it then; what
     /// was staged is removed in every case. A second signal aborts.
-    #[command(after_long_help = JOB)]
+    #[command(after_long_help = job_help())]
     Job {
         #[command(flatten)]
         configuration: Configuration,
@@ -75,7 +70,7 @@ enum Command {
         #[command(flatten)]
         job: Box<JobArgs>,
     },
-    /// Say what holds here: the configuration as it is in effect, what this pod can enforce, and what is wrong.
+    /// Check the configuration and what this pod can enforce.
     ///
     /// Each value is shown with its origin; secrets are never shown. Exit code: 0, 1 for errors, 2 for warnings with
     /// --strict, 120 for a wrong command line.

@@ -64,6 +64,10 @@ fn a_wrong_command_line_or_file_is_120() {
     says(&occupied, 120, "is taken by another program");
     let data = refused(|dir, _| std::fs::write(dir.join("data"), "a file").expect("written"));
     says(&data, 120, "give --data a directory");
+    let store = refused(|dir, command| {
+        command.arg("--store").arg(dir.join("nowhere.toml"));
+    });
+    says(&store, 120, "cannot read the --store file");
 }
 
 #[test]

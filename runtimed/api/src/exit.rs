@@ -35,7 +35,15 @@ impl Exit {
         ("124", "timed out"),
         ("125", "a fault of ours, a lost daemon, or an unreachable server"),
         ("128+n", "signal n ended the command"),
+        ("141", "also of runtimectl when whoever reads its output has left"),
     ];
+
+    /// The table as lines of text.
+    #[must_use]
+    pub fn table() -> String {
+        let line = |(code, meaning): &(&str, &str)| format!("  {code:5}  {meaning}");
+        Self::TABLE.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
 
     /// The number.
     #[must_use]

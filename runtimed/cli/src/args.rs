@@ -18,7 +18,7 @@ pub use runs::{Compose, Get, List, Local, Logs, Names, Rerun, Run, Wait};
     name = "runtimectl",
     version,
     after_help = EXIT_CODES,
-    after_long_help = concat_help!(),
+    after_long_help = long_help(),
     max_term_width = 100
 )]
 pub struct Args {
@@ -187,23 +187,12 @@ pub struct Version {
 /// The table of exit codes, for the end of the help text.
 const EXIT_CODES: &str = "Exit codes: 0-119 and 128+n are the command's own; 120-125 are ours, see --help.";
 
-/// The long help's end; a macro, because clap takes it where a constant is wanted.
-macro_rules! concat_help {
-    () => {
-        crate::args::long_help()
-    };
-}
-use concat_help;
-
 fn long_help() -> String {
-    let codes = runtimed_api::exit::Exit::TABLE;
-    let width = codes.iter().map(|(code, _)| code.chars().count()).max().unwrap_or_default();
-    let codes: Vec<_> = codes.iter().map(|(code, meaning)| format!("  {code:width$}  {meaning}")).collect();
     format!(
         "Exit codes:\n{}\n\nA configuration, $XDG_CONFIG_HOME/runtimectl/config.toml, names contexts:\n  \
          current = \"team\"\n  [contexts.team]\n  server = \"https://runtimed.example\"\n  namespace = \"team-a\"\n  \
          token_file = \"team.token\"",
-        codes.join("\n")
+        runtimed_api::exit::Exit::table()
     )
 }
 

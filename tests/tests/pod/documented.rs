@@ -1,6 +1,8 @@
-//! The documents tell of everything that an operator, or the author of a Run, may meet.
+//! The documents tell of everything that an operator, a program, or the author of a Run may meet.
 
+use runtimed_api::exit::Exit;
 use runtimed_api::problem::Code;
+use runtimed_api::rule;
 use runtimed_tests::binaries;
 use runtimed_tests::process::command;
 
@@ -12,17 +14,33 @@ const RUNS: &str = include_str!("../../../docs/RUNS.md");
 const ANNOTATED: &str = include_str!("../../../docs/examples/annotated.yaml");
 
 /// The rows of the first table after a heading.
-fn rows(heading: &str) -> Vec<&'static str> {
-    let (_, section) = OPERATIONS.split_once(heading).unwrap_or_else(|| panic!("{heading} is not there"));
+fn rows(document: &'static str, heading: &str) -> impl Iterator<Item = &'static str> {
+    let (_, section) = document.split_once(heading).unwrap_or_else(|| panic!("{heading} is not there"));
     let table = section.lines().skip_while(|line| !line.starts_with('|'));
-    let rows = table.skip(2).take_while(|line| line.starts_with('|'));
-    rows.filter_map(|line| line.split('`').nth(1)).collect()
+    table.skip(2).take_while(|line| line.starts_with('|'))
+}
+
+/// What the rows are about.
+fn names(document: &'static str, heading: &str) -> Vec<&'static str> {
+    rows(document, heading).filter_map(|line| line.split('`').nth(1)).collect()
+}
+
+#[test]
+fn exit_codes_are_those_of_the_protocol() {
+    let known: Vec<_> = Exit::TABLE.iter().map(|(code, meaning)| format!("| {code} | {meaning} |")).collect();
+    assert_eq!(rows(PROTOCOL, "## Exit codes").collect::<Vec<_>>(), known);
+}
+
+#[test]
+fn rules_are_those_of_the_protocol() {
+    let known: Vec<_> = rule::ALL.iter().map(|rule| rule.as_str()).collect();
+    assert_eq!(names(PROTOCOL, "## Rules"), known);
 }
 
 #[test]
 fn every_error_code_says_what_to_do() {
     let known: Vec<&str> = Code::ALL.iter().map(|code| code.row().name).collect();
-    assert_eq!(rows("## What to do for each error code"), known);
+    assert_eq!(names(OPERATIONS, "## What to do for each error code"), known);
     for name in known {
         assert!(PROTOCOL.contains(&format!("| `{name}` |")), "{name} has no row in PROTOCOL.md");
     }
@@ -32,7 +50,7 @@ fn every_error_code_says_what_to_do() {
 fn every_line_of_a_posture_that_is_explained_is_shown() {
     let place = Place::new();
     let (_, out, err) = ended(&mut place.runtimed("check"));
-    let rows = rows("## Read a posture");
+    let rows = names(OPERATIONS, "## Read a posture");
     assert!(rows.len() >= 10, "{rows:?}");
     for row in rows {
         assert!(out.lines().any(|line| line.trim_start().starts_with(row)), "{row}: {out}{err}");
