@@ -150,7 +150,7 @@ pub struct Controller {
     pub url: String,
     /// The file that holds the daemon's token.
     pub token_file: PathBuf,
-    /// Certificate authorities beyond the system's.
+    /// Certificate authorities instead of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// The public keys that statements about patches are held to, as `GET /v1/keys` gives them; those that the controller
@@ -464,6 +464,9 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
+    /// A variable or a flag over it does not.
+    #[error("{0}")]
+    Over(String),
 }
 
 impl Config {

@@ -26,10 +26,49 @@ where
 {
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let message = explain(&error.into_inner().to_string());
-        Unreadable(if path == "." || path.is_empty() { message } else { format!("{path}: {message}") })
+        let path = if path == "." { "" } else { &path };
+        let message = error.into_inner().to_string();
+        let message = without_place(message.trim(), path);
+        let message = match path {
+            "" if message.contains(", expected struct ") => "expected a mapping of fields".to_owned(),
+            _ => explain(&clip(message)),
+        };
+        Unreadable(if path.is_empty() { message } else { format!("{path}: {message}") })
     })
 }
+
+/// The sentence without the place that the YAML library puts before it, where that is on the way to `path`.
+fn without_place<'a>(message: &'a str, path: &str) -> &'a str {
+    let leads_there = |place: &str| {
+        path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    message.split_once(": ").filter(|(place, _)| leads_there(place)).map_or(message, |(_, rest)| rest)
+}
+
+/// Cuts what is quoted of the document: it may be a file that was named by mistake, and a secret.
+fn clip(message: &str) -> String {
+    let mut out = String::new();
+    // What the quotation began with, and characters since.
+    let mut quoted: Option<(char, usize)> = None;
+    let mut escaped = false;
+    for c in message.chars() {
+        quoted = match quoted {
+            None if matches!(c, '"' | '`') => Some((c, 0)),
+            Some((mark, _)) if c == mark && !escaped => None,
+            quoted => quoted.map(|(mark, count)| (mark, count + 1)),
+        };
+        escaped = c == '\\' && !escaped;
+        match quoted {
+            Some((_, count)) if count > MAX_QUOTED + 1 => {}
+            Some((_, count)) if count > MAX_QUOTED => out.push('…'),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Characters of a value that are repeated.
+const MAX_QUOTED: usize = 60;
 
 /// Adds a suggestion to serde's sentence about an unknown field or variant.
 #[must_use]
@@ -105,5 +144,22 @@ mod tests {
             read(r#""command":["x"],"limits":{"timeout":"1d"}"#)
                 .starts_with("spec.limits.timeout: \"1d\" is not")
         );
+    }
+
+    #[test]
+    fn a_file_that_was_named_by_mistake_is_not_repeated() {
+        let secret = "hunter22".repeat(20);
+        let whole = json::<Run>(format!("\"{secret}\"").as_bytes()).expect_err("refused").0;
+        assert_eq!(whole, "expected a mapping of fields");
+        let message = read(&format!(r#""command":"\"{secret}""#));
+        assert!(message.starts_with("spec.command: invalid type: string \"\\\"hunter22"), "{message}");
+        assert!(message.contains("…\", expected a sequence") && !message.contains(&secret), "{message}");
+    }
+
+    #[test]
+    fn a_place_that_is_said_already_is_not_said_twice() {
+        assert_eq!(without_place("spec: missing field `runtime`", "spec"), "missing field `runtime`");
+        assert_eq!(without_place("spec: no", "spec.secrets[0].name"), "no");
+        assert_eq!(without_place("invalid type: string", "spec"), "invalid type: string");
     }
 }

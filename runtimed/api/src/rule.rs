@@ -248,7 +248,11 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.subject, self.message, self.rule)
+        write!(f, "{}: {}", self.subject, self.message)?;
+        if self.subject == self.rule.0 {
+            return Ok(());
+        }
+        write!(f, " ({})", self.rule)
     }
 }
 

@@ -91,7 +91,9 @@ mod tests {
     fn what_is_wrong_is_said_with_its_place() {
         for (text, words) in [
             (format!("{GOOD}  limits: {{tiemout: 1s}}\n"), "did you mean `timeout`?"),
-            (GOOD.replace("[ls]", "ls"), "spec.command: invalid type"),
+            (GOOD.replace("[ls]", "ls"), "run.yaml: spec.command: invalid type"),
+            (GOOD.replace("  runtime: bash\n", ""), "run.yaml: spec: missing field `runtime`"),
+            ("root:x:0:0\nbin:x:1:1\n".to_owned(), "run.yaml: expected a mapping of fields"),
             (format!("{GOOD}---\n{GOOD}"), "more than one document"),
             (String::new(), "missing field"),
             ("a: [".to_owned(), "run.yaml"),

@@ -35,7 +35,11 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "             → {}", finding.hint)?;
     }
     let count = |level| report.findings.iter().filter(|finding| finding.level == level).count();
-    writeln!(out, "  {} errors, {} warnings", count(Level::Error), count(Level::Warning))
+    let words = |level, one: &str| match count(level) {
+        1 => format!("1 {one}"),
+        many => format!("{many} {one}s"),
+    };
+    writeln!(out, "  {}, {}", words(Level::Error, "error"), words(Level::Warning, "warning"))
 }
 
 fn write_posture(posture: &Posture, out: &mut String) -> std::fmt::Result {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use runtimed_api::parse;
+use runtimed_api::parse::{self, Unreadable};
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -138,20 +138,29 @@ impl Effective {
                     Value::Array(each.collect())
                 }
             };
-            put(&mut table, key, value).map_err(|why| content(format!("{variable}: {why}")))?;
+            put(&mut table, key, value).map_err(|why| ConfigError::Over(format!("{variable}: {why}")))?;
             origins.insert((*key).to_owned(), Origin::Environment);
         }
         for flag in &over.flags {
-            let (key, given) = flag
-                .split_once('=')
-                .ok_or_else(|| content(format!("--set {flag}: it must be KEY=VALUE, such as slots=4")))?;
+            let (key, given) = flag.split_once('=').ok_or_else(|| {
+                ConfigError::Over(format!("--set {flag}: it must be KEY=VALUE, such as slots=4"))
+            })?;
             let given = value(given);
             origins.retain(|marked, _| !marked.starts_with(&format!("{key}.")));
             mark(key, &given, Origin::Flag, &mut origins);
-            put(&mut table, key, given).map_err(|why| content(format!("--set {key}: {why}")))?;
+            put(&mut table, key, given).map_err(|why| ConfigError::Over(format!("--set {key}: {why}")))?;
         }
-        let config: Config =
-            parse::from(table).map_err(|error| content(error.to_string().trim().to_owned()))?;
+        let config: Config = parse::from(table).map_err(|Unreadable(why)| {
+            let key = why.split(": ").next().unwrap_or_default();
+            match origins.get(key) {
+                Some(Origin::Flag) => ConfigError::Over(format!("--set {why}")),
+                Some(Origin::Environment) => {
+                    let variable = VARIABLES.iter().find(|(_, of, _)| *of == key).map(|(name, ..)| *name);
+                    ConfigError::Over(format!("{}: {why}", variable.unwrap_or("the environment")))
+                }
+                _ => content(why),
+            }
+        })?;
         config.check().map_err(content)?;
         Ok(Self { config, origins })
     }
@@ -275,7 +284,8 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_layer_is_told() {
         for (over, word) in [
-            (over(&[("RUNTIMED_SLOTS", "many")], &[]), "slots"),
+            (over(&[("RUNTIMED_SLOTS", "many")], &[]), "RUNTIMED_SLOTS: slots: invalid type"),
+            (over(&[], &["slots=many"]), "--set slots: invalid type"),
             (over(&[], &["slots"]), "KEY=VALUE"),
             (over(&[], &["slot=3"]), "did you mean `slots`?"),
             (over(&[], &["runtime.name=x"]), "runtime is not a table"),
@@ -283,6 +293,8 @@ mod tests {
         ] {
             let error = read(&over).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
+            let of_the_file = !error.starts_with("RUNTIMED_") && !error.starts_with("--set");
+            assert_eq!(error.contains("runtime.toml"), of_the_file, "{error}");
         }
     }
 }
