@@ -64,6 +64,12 @@ impl Endpoint {
         Self { url: url.into(), ca_file: None }
     }
 
+    /// Whether the server is on this machine, so that plain HTTP will do.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.parse().is_ok_and(|url| is_loopback(&url))
+    }
+
     /// Checks the URL.
     pub(crate) fn parse(&self) -> Result<Url, EndpointError> {
         let shown = || self.url.chars().take(200).collect();
@@ -162,6 +168,8 @@ mod tests {
         for plain in ["http://10.0.0.1", "http://h.example:80", "http://127.0.0.1.example"] {
             assert!(matches!(Endpoint::new(plain).parse(), Err(EndpointError::Plain { .. })), "{plain}");
         }
+        assert!(Endpoint::new("https://127.0.0.1:1").is_loopback());
+        assert!(!Endpoint::new("https://127.evil.example").is_loopback());
         for bad in ["", "h.example", "ftp://h.example", "https://", "https://h.example/?a=b", "h:1"] {
             assert!(matches!(Endpoint::new(bad).parse(), Err(EndpointError::Url { .. })), "{bad}");
         }

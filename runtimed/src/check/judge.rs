@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use runtimed_api::enforcement::{Profile, Tier};
 use runtimed_api::run::network::NetworkMode;
+use runtimed_client::Endpoint;
 use runtimed_sandbox::enforcement::{Enforcement, State};
 use runtimed_sandbox::plan::{Plan, Refusal, plan};
 use runtimed_sandbox::policy::{self, COMMON_DEVICES, CONTAINER_MOUNTS, HARMLESS_PROC, Policy};
@@ -342,7 +343,7 @@ fn combinations(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
         ));
     }
     if let Some(controller) = &config.controller
-        && !is_loopback(&controller.url)
+        && !Endpoint::new(&controller.url).is_loopback()
         && config.http.listen.ip().is_loopback()
     {
         findings.push(Finding::note(
@@ -358,11 +359,6 @@ fn combinations(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
             "set [controller] url and token_file, or RUNTIMED_CONTROLLER_URL and RUNTIMED_CONTROLLER_TOKEN_FILE",
         ));
     }
-}
-
-fn is_loopback(url: &str) -> bool {
-    let host = url.split("//").nth(1).unwrap_or_default();
-    ["127.", "localhost", "[::1]"].iter().any(|loopback| host.starts_with(loopback))
 }
 
 /// The tier that the daemon would choose.
