@@ -12,7 +12,7 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use runtimed_api::problem::Code;
 use runtimed_api::run::status::{AttemptEnd, AttemptStatus, Phase};
 
@@ -45,37 +45,32 @@ impl Default for Metrics {
         let submit = Histogram::new(exponential_buckets(200e-6, 3.0, 12));
         // From a millisecond to hours.
         let queue = Histogram::new(exponential_buckets(1e-3, 4.0, 13));
+        let mut registry = Registry::with_prefix(PREFIX);
+        let of = &mut registry;
         let metrics = Self {
             registry: Arc::default(),
-            submitted: Counter::default(),
-            denied: Labelled::default(),
-            handed_out: Counter::default(),
-            expired: Counter::default(),
-            attempts: Labelled::default(),
-            finished: Labelled::default(),
-            rejected: Labelled::default(),
+            submitted: register(of, "runs_submitted", "Runs that were stored"),
+            denied: register(of, "submissions_denied", "Submissions that were not taken, by code"),
+            handed_out: register(of, "leases", "Leases that were given out"),
+            expired: register(of, "leases_expired", "Leases that ran out"),
+            attempts: register(of, "attempts", "Attempts that are over, by how they ended"),
+            finished: register(of, "runs_finished", "Runs that reached a terminal phase"),
+            rejected: register(of, "reports_rejected", "Reports that were not applied"),
+            kept: register(of, "result_bytes", "Bytes that daemons put into the store"),
             submit,
             queue,
-            kept: Counter::default(),
         };
-        let of = &metrics;
-        let mut registry = Registry::with_prefix(PREFIX);
-        registry.register("runs_submitted", "Runs that were stored", of.submitted.clone());
-        registry.register(
-            "submissions_denied",
-            "Submissions that were not taken, by code",
-            of.denied.clone(),
-        );
-        registry.register("leases", "Leases that were given out", of.handed_out.clone());
-        registry.register("leases_expired", "Leases that ran out", of.expired.clone());
-        registry.register("attempts", "Attempts that are over, by how they ended", of.attempts.clone());
-        registry.register("runs_finished", "Runs that reached a terminal phase", of.finished.clone());
-        registry.register("reports_rejected", "Reports that were not applied", of.rejected.clone());
-        registry.register("submit_seconds", "From a submission to its answer", of.submit.clone());
-        registry.register("queue_seconds", "From when a Run waits to its lease", of.queue.clone());
-        registry.register("result_bytes", "Bytes that daemons put into the store", of.kept.clone());
+        let (submit, queue) = (metrics.submit.clone(), metrics.queue.clone());
+        registry.register("submit_seconds", "From a submission to its answer", submit);
+        registry.register("queue_seconds", "From when a Run waits to its lease", queue);
         Self { registry: Arc::new(registry), ..metrics }
     }
+}
+
+fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Metrics {

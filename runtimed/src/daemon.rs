@@ -1,7 +1,7 @@
 //! What every part of the daemon shares, and the attempts that it holds.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtimed_api::digest::Digest;
@@ -89,6 +89,8 @@ impl Daemon {
         self.metrics.text(Present {
             ready: self.readiness.is_ready(),
             slots: self.config.slots,
+            free_slots: self.readiness.free.load(Ordering::Acquire),
+            quarantined: self.readiness.quarantined.load(Ordering::Acquire),
             log_pool: self.log_pool.used(),
             outbox,
             outbox_age: u64::try_from(age).unwrap_or(0),
@@ -116,23 +118,74 @@ impl Roots {
 }
 
 /// Whether the daemon takes work.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Readiness {
+    /// Runs at once.
+    slots: u32,
+    /// Slots that have no Run.
+    free: AtomicU32,
+    /// Slots whose last Run could not be journaled or kept: the daemon can promise nothing.
+    broken: AtomicU32,
+    /// Slots that are out of use, for what they staged could not be removed.
+    quarantined: AtomicU32,
     /// It has a session.
     pub connected: AtomicBool,
     /// It is being shut down.
     pub draining: AtomicBool,
-    /// Its journal or its state directory failed: it can promise nothing.
-    pub broken: AtomicBool,
-    /// Every slot is quarantined.
-    pub quarantined: AtomicBool,
     /// The selftest is required, and something did not hold.
     pub untested: AtomicBool,
     /// A disk is nearly full: which.
     full: Mutex<Option<String>>,
 }
 
+/// A slot that is counted, for as long as this lives.
+#[derive(Debug)]
+pub struct Counted<'a>(&'a AtomicU32);
+
+impl<'a> Counted<'a> {
+    fn among(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Readiness {
+    /// Of a daemon with so many slots, none of which is served yet.
+    #[must_use]
+    pub fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            free: AtomicU32::new(0),
+            broken: AtomicU32::new(0),
+            quarantined: AtomicU32::new(0),
+            connected: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            untested: AtomicBool::new(false),
+            full: Mutex::default(),
+        }
+    }
+
+    /// Counts a slot as free.
+    pub fn free(&self) -> Counted<'_> {
+        Counted::among(&self.free)
+    }
+
+    /// Counts a slot as one that can keep nothing.
+    pub fn broken(&self) -> Counted<'_> {
+        Counted::among(&self.broken)
+    }
+
+    /// Takes a slot out of use for good.
+    pub fn quarantine(&self) {
+        self.quarantined.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Whether it takes work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -145,9 +198,9 @@ impl Readiness {
         let is = |flag: &AtomicBool| flag.load(Ordering::Acquire);
         let why = if is(&self.draining) {
             "it is being shut down"
-        } else if is(&self.broken) {
+        } else if self.broken.load(Ordering::Acquire) > 0 {
             "its journal cannot be written"
-        } else if is(&self.quarantined) {
+        } else if self.quarantined.load(Ordering::Acquire) >= self.slots {
             "every slot is out of use: what was staged there could not be removed"
         } else if is(&self.untested) {
             "its selftest is required, and something did not hold"

@@ -224,7 +224,7 @@ async fn drain(
         if let Some(session) = session
             && let Err(error) = daemon.controller.drain(&session.id).await
         {
-            tracing::warn!(%error, "the controller does not know of the end");
+            tracing::warn!(%error, "could not tell the controller that this daemon is draining");
         }
         std::future::pending::<()>().await;
     };
@@ -399,7 +399,7 @@ pub(crate) async fn daemon(
         admission,
         notices,
         metrics: Metrics::default(),
-        readiness: Readiness::default(),
+        readiness: Readiness::new(config.slots),
         ended: watch::Sender::default(),
         config,
     });
@@ -460,7 +460,8 @@ fn read_token(path: &Path) -> anyhow::Result<SecretText> {
 
 fn host_name() -> anyhow::Result<DaemonName> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    DaemonName::try_from(name).context("the host's name is no daemon's name; set `name` in the configuration")
+    DaemonName::try_from(name)
+        .context("the host's name cannot be a daemon's; set `name` in the configuration")
 }
 
 /// The daemon's environment as far as it is text.

@@ -1,7 +1,6 @@
 //! One slot: asks for a Run, runs it, asks again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use runtimed_api::problem::Code;
@@ -38,10 +37,7 @@ fn backlog(daemon: &Daemon) -> Option<String> {
 
 /// Takes one slot out of use: something that was staged in it may still be there.
 pub fn quarantine(daemon: &Daemon) {
-    daemon.metrics.quarantined.inc();
-    if daemon.metrics.quarantined.get() >= i64::from(daemon.config.slots) {
-        daemon.readiness.quarantined.store(true, Ordering::Release);
-    }
+    daemon.readiness.quarantine();
     tracing::error!("a slot is out of use: what was staged in it could not be removed");
 }
 
@@ -55,7 +51,7 @@ pub async fn run(
     once: bool,
 ) {
     let (mut failures, mut broken) = (0, 0);
-    daemon.metrics.free_slots.inc();
+    let mut free = Some(daemon.readiness.free());
     loop {
         let session = tokio::select! {
             biased;
@@ -99,7 +95,7 @@ pub async fn run(
             }
             Ok(Some(lease)) => {
                 failures = 0;
-                daemon.metrics.free_slots.dec();
+                drop(free.take());
                 daemon.metrics.leases.inc();
                 let slot = attempt::run(Arc::clone(&daemon), lease, &session, &tails).await;
                 if once {
@@ -107,7 +103,7 @@ pub async fn run(
                 }
                 if slot == Slot::Broken {
                     // Each Run that is leased now would end as a fault: the slot waits, and `/readyz` says so.
-                    daemon.readiness.broken.store(true, Ordering::Release);
+                    let _broken = daemon.readiness.broken();
                     let pause = backoff(broken).max(Duration::from_secs(1));
                     broken += 1;
                     tokio::select! {
@@ -117,12 +113,11 @@ pub async fn run(
                 } else {
                     broken = 0;
                 }
-                daemon.readiness.broken.store(false, Ordering::Release);
                 if slot == Slot::Quarantined {
                     quarantine(&daemon);
                     return;
                 }
-                daemon.metrics.free_slots.inc();
+                free = Some(daemon.readiness.free());
             }
             Err(error) => {
                 let unknown = matches!(
@@ -132,7 +127,7 @@ pub async fn run(
                 let pause = pause(&error, failures);
                 failures += 1;
                 if !unknown {
-                    tracing::warn!(%error, ?pause, "no lease");
+                    tracing::warn!(%error, ?pause, "lease request failed");
                 }
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -143,5 +138,4 @@ pub async fn run(
             }
         }
     }
-    daemon.metrics.free_slots.dec();
 }
