@@ -57,7 +57,7 @@ pub(crate) fn settle(user: Option<User>, data: &Path, arguments: &[OsString]) ->
     }
     let user = user.unwrap_or(User::NONROOT);
     if user.uid == 0 {
-        tracing::warn!("this controller lives as root, as it was told to");
+        tracing::warn!("running as root (--user 0)");
         return Ok(());
     }
     give(data, user)

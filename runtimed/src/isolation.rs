@@ -43,12 +43,12 @@ impl Isolation {
             (TierChoice::Exclusive, _) => match &fitness.possible {
                 Ok(()) => Ok(plain(Tier::Exclusive)),
                 Err(why) => Err(anyhow!(
-                    "[sandbox] tier = \"Exclusive\" cannot be had in this pod: {why}; mend that, or set it to \"Auto\""
+                    "[sandbox] tier = \"Exclusive\" is not possible in this pod: {why}; mend that, or set it to \"Auto\""
                 )),
             },
             (_, Ok(own_proc)) => Ok(Self { own_proc, ..plain(Tier::Namespaces) }),
             (TierChoice::Namespaces, Err(missing)) => Err(anyhow!(
-                "[sandbox] tier = \"Namespaces\" cannot be had in this pod: {missing}; set it to \"Auto\", or give \
+                "[sandbox] tier = \"Namespaces\" is not possible in this pod: {missing}; set it to \"Auto\", or give \
                  the pod user namespaces"
             )),
             (TierChoice::Auto, Err(missing)) => {

@@ -36,7 +36,7 @@ pub struct JobArgs {
     lease: bool,
     #[command(flatten)]
     parts: input::Parts,
-    /// A prior patch to apply, in this order; several are separated by commas.
+    /// Prior patches, applied in the order given; several are separated by commas.
     #[arg(
         long,
         env = "RUNTIMED_JOB_PATCHES",
@@ -105,8 +105,7 @@ fn attempt(
         summary::keep(&dir, result).map_err(Failure::fault)?;
     }
     if let Some(result) = result.as_ref().filter(|result| result.end != AttemptEnd::Completed) {
-        let reason = result.reason.as_deref().unwrap_or("the end says it all");
-        tracing::error!(end = ?result.end, reason, "the Run did not come to an end of its own");
+        tracing::error!(end = ?result.end, reason = result.reason, "the Run did not complete");
     }
     let code = match &result {
         Some(result) => exit::of_result(result),

@@ -74,7 +74,7 @@ impl Default for Notices {
     fn default() -> Self {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC);
         if let Err(error) = &inotify {
-            tracing::warn!(%error, "inotify is not to be had: secrets are not rotated while a Run uses them");
+            tracing::warn!(%error, "inotify is unavailable: secrets are not rotated while a Run uses them");
         }
         Self { inotify, watched: Mutex::default(), sources: watch::Sender::new(0) }
     }

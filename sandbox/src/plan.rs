@@ -175,8 +175,7 @@ fn ports(network: &Network) -> Result<Option<Ports>, Refusal> {
         Network::Full => Ok(None),
         Network::Ports { connect, listen, bind_ephemeral, udp_dns: _ } => {
             if connect.contains(&0) || listen.contains(&0) {
-                let reason =
-                    "port 0 is no port to connect to or to listen on; ask for an ephemeral one instead";
+                let reason = "port 0 is not allowed; ask for an ephemeral port instead";
                 return Err(Refusal::new("network.port-zero", reason));
             }
             let mut bind = listen.clone();

@@ -30,7 +30,7 @@ pub(crate) fn judge(policy: &Policy, support: &Support) -> Result<(), Failure> {
     match policy.execute.iter().chain(&policy.read).find(|path| !path.exists()) {
         None => Ok(()),
         Some(path) => {
-            let message = format!("the grant {} is of a path that is not there", path.display());
+            let message = format!("[run] read lists {}, which does not exist", path.display());
             let failure = Failure::refused(Rule::SANDBOX_GRANT, "sandbox.read", message);
             Err(failure.hint("correct [run] read, or put the path into the image"))
         }

@@ -94,7 +94,7 @@ fn network_refusals(network: &Network, ceiling: &Ceiling, own_ports: &[u16], out
         }
         for port in ports {
             if *port == 0 {
-                out.push(Refusal::new(Rule::NETWORK_PORT, &subject, "port 0 is no port"));
+                out.push(Refusal::new(Rule::NETWORK_PORT, &subject, "port 0 is not allowed"));
             } else if own_ports.contains(port) {
                 out.push(Refusal::new(
                     Rule::NETWORK_PORT,

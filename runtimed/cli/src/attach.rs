@@ -77,10 +77,7 @@ impl Attached {
         let both = pin!(async {
             let (run, whole) = Box::pin(both(changes, log, &heard)).await?;
             if !whole {
-                output.note(
-                    "warning",
-                    &format!("the end of the log did not come; it may with: {}", self.again()),
-                );
+                output.note("warning", &format!("the log is incomplete; to resume: {}", self.again()));
             }
             Ok(run)
         });

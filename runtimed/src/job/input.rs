@@ -26,7 +26,7 @@ use crate::upstream::Given;
 /// The parts of a Run, for those who have no object of it. Each has the meaning of the field of the same name.
 #[derive(Debug, Default, Args)]
 pub(super) struct Parts {
-    /// The Run's name; the host's, which is the pod's, without it.
+    /// The Run's name (default: the host's name, which is the pod's).
     #[arg(long, env = "RUNTIMED_JOB_NAME", hide_env_values = true)]
     name: Option<String>,
     /// Its namespace: what its secrets are configured for.
@@ -97,9 +97,8 @@ impl Parts {
     fn object(&self, runtime: &str) -> anyhow::Result<Value> {
         let command = match &self.command_json {
             Some(_) if !self.command.is_empty() => bail!("the command is given as arguments and as JSON"),
-            Some(text) => {
-                parse::json::<Vec<String>>(text.as_bytes()).context("the command is no JSON array")?
-            }
+            Some(text) => parse::json::<Vec<String>>(text.as_bytes())
+                .context("--command-json must be a JSON array of strings")?,
             None => self.command.clone(),
         };
         let mut metadata = json!({});
@@ -218,12 +217,12 @@ fn run(config: &Config, args: &JobArgs) -> anyhow::Result<Run> {
             let bytes = bounded(file, MAX_OBJECT_BYTES as u64)?;
             let text =
                 std::str::from_utf8(&bytes).with_context(|| format!("{} is not text", file.display()))?;
-            yaml(text).with_context(|| format!("{} is no Run", file.display()))?
+            yaml(text).with_context(|| format!("{} is not a valid Run", file.display()))?
         }
-        (None, Some(text)) => yaml(text).context("the Run that was given is none")?,
+        (None, Some(text)) => yaml(text).context("--run is not a valid Run")?,
         (None, None) => {
             let object = args.parts.object(config.runtime.as_str())?;
-            parse::from(&object).context("the parts make no Run")?
+            parse::from(&object).context("the parts do not make a valid Run")?
         }
     };
     if run.spec.runtime != config.runtime {

@@ -41,7 +41,7 @@ fn a_job_that_exits_7() {
 
 /// As podman and CRI-O do it for a uid that the image does not know: they mount a passwd of their own over the image's.
 #[test]
-fn a_uid_of_the_cluster_s_choice_with_an_entry_made_for_it() {
+fn a_random_uid_with_a_mounted_passwd_works() {
     if !needed() {
         return;
     }

@@ -125,7 +125,7 @@ async fn a_database_that_fails_takes_nothing_and_loses_nothing() {
 /// A proxy answers reports in the controller's place: what an operator may mend is waited for, what is asked for is
 /// heeded, what will never be taken is given up alone, and what follows it is delivered.
 #[tokio::test(flavor = "multi_thread")]
-async fn reports_that_are_not_taken_fare_by_the_answer() {
+async fn rejected_reports_are_handled_by_status() {
     let mut cluster = Cluster::start(Options { daemons: 0, ..Options::default() }).await;
     let answers =
         ["403 Forbidden", "503 Away\r\nRetry-After: 2", "413 Content Too Large", "413 Content Too Large"];

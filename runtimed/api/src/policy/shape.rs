@@ -115,8 +115,12 @@ pub(super) fn spec(spec: &RunSpec) -> Vec<Refusal> {
         relative(path, "spec.artifacts.paths", &mut out);
         if glob(path).is_err() {
             out.push(
-                Refusal::new(Rule::SPEC_GLOB, "spec.artifacts.paths", format!("{:?} is no glob", clip(path)))
-                    .hint("close each bracket and brace, or write `\\[` for the character itself"),
+                Refusal::new(
+                    Rule::SPEC_GLOB,
+                    "spec.artifacts.paths",
+                    format!("{:?} is not a valid glob", clip(path)),
+                )
+                .hint("close each bracket and brace, or write `\\[` for the character itself"),
             );
         }
     }

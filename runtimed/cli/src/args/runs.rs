@@ -35,13 +35,13 @@ pub struct Compose {
     /// The source: an archive of yours (tar, tar.gz, tar.zst or zip), which is uploaded
     #[arg(long, value_name = "FILE", conflicts_with_all = ["git", "here"])]
     pub archive: Option<PathBuf>,
-    /// Let the command read this Run's artifacts, in $RUNTIMED_INPUTS_DIR/RUN. Again for more
+    /// Let the command read this Run's artifacts, in $RUNTIMED_INPUTS_DIR/RUN; may be given again
     #[arg(long, value_name = "RUN")]
     pub input: Vec<RunName>,
-    /// Apply this patch on the source first: a file, or the Run that captured it. Again for more, in order
+    /// Apply this patch on the source first: a file, or the Run that captured it; may be given again, in order
     #[arg(long, value_name = "FILE|RUN")]
     pub prior_patch: Vec<String>,
-    /// Bring a secret for this Run alone. Again for more
+    /// Bring a secret for this Run alone; may be given again
     #[arg(long, value_name = "NAME=FILE", value_parser = secret)]
     pub secret: Vec<(SecretName, PathBuf)>,
     /// The command and its arguments; no shell is put in between
@@ -88,7 +88,7 @@ pub struct Rerun {
     /// The new Run's name, instead of a generated one
     #[arg(long)]
     pub name: Option<RunName>,
-    /// Bring a secret again, for the new Run alone. Again for more
+    /// Bring a secret again, for the new Run alone; may be given again
     #[arg(long, value_name = "NAME=FILE", value_parser = secret)]
     pub secret: Vec<(SecretName, PathBuf)>,
     /// Print the new Run's name and leave
@@ -120,7 +120,7 @@ pub struct Names {
     after_help = "Examples:\n  runtimectl list --phase Running\n  runtimectl list -l team=docs --limit 20 -o json"
 )]
 pub struct List {
-    /// Those with this label. Again for more
+    /// Those with this label; may be given again
     #[arg(long, short = 'l', value_name = "KEY=VALUE", value_parser = label)]
     pub label: Vec<(String, String)>,
     /// Those in this phase, such as Running or Failed
@@ -152,7 +152,7 @@ pub struct Logs {
     /// Go on until the Run is over, over attempts and lost connections
     #[arg(long, short = 'f')]
     pub follow: bool,
-    /// Of this attempt; the newest without it
+    /// Of this attempt (default: the newest)
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
     /// From this offset on

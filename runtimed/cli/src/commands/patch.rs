@@ -69,7 +69,7 @@ async fn read(
     let Some(runtime) = &on.runtime else { return Ok((patches, PatchPolicy::default())) };
     let known = session()?.controller.runtimes().await?;
     let found = known.into_iter().find(|known| known.metadata.name == *runtime).ok_or_else(|| {
-        Failure::usage(format!("there is no Runtime {runtime}, or not for you"))
+        Failure::usage(format!("Runtime {runtime} does not exist or is not visible to you"))
             .hint("`runtimectl runtimes` lists them")
     })?;
     Ok((patches, found.spec.patches))
