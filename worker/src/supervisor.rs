@@ -199,13 +199,6 @@ impl Session {
 
 /// A frame came that has no place in this state.
 pub(crate) fn out_of_turn(frame: &Down) -> End {
-    let name = match frame {
-        Down::Hello(_) => "Hello",
-        Down::Credential(_) => "Credential",
-        Down::Assign(_) => "Assign",
-        Down::Start(_) => "Start",
-        Down::Capture(_) => "Capture",
-        Down::Stop(_) => "Stop",
-    };
+    let name = frame.name();
     Failure::fault(Code::WorkerFailed, format!("the daemon sent {name} out of turn")).into()
 }
