@@ -24,7 +24,6 @@ const MAX_TOKEN: u64 = 64 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The context that is used when none is named.
-    #[serde(default)]
     pub current: Option<String>,
     /// The contexts.
     #[serde(default)]
@@ -36,16 +35,12 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Context {
     /// The controller's URL.
-    #[serde(default)]
     pub server: Option<String>,
     /// The namespace.
-    #[serde(default)]
     pub namespace: Option<Namespace>,
     /// A file with the token; relative to the configuration's directory.
-    #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// The controller's certificate authorities; relative to the configuration's directory.
-    #[serde(default)]
     pub ca_file: Option<PathBuf>,
 }
 

@@ -39,17 +39,13 @@ pub enum StoreConfig {
         #[serde(default)]
         prefix: String,
         /// `us-east-1` without it.
-        #[serde(default)]
         region: Option<String>,
         /// `https://…`, or `http://` on loopback; Amazon's own without it.
-        #[serde(default)]
         endpoint: Option<String>,
         /// Certificate authorities instead of the system's.
-        #[serde(default)]
         ca_file: Option<PathBuf>,
         /// A directory, such as a mounted Secret, with `access-key-id`, `secret-access-key` and perhaps `session-token`. They
         /// are read again when they change. Without it the identity of the pod.
-        #[serde(default)]
         credentials_dir: Option<PathBuf>,
     },
     /// Google Cloud Storage.
@@ -60,10 +56,8 @@ pub enum StoreConfig {
         #[serde(default)]
         prefix: String,
         /// Certificate authorities instead of the system's.
-        #[serde(default)]
         ca_file: Option<PathBuf>,
         /// The key of a service account, JSON. Without it the identity of the pod.
-        #[serde(default)]
         service_account_file: Option<PathBuf>,
     },
     /// Azure Blob Storage.
@@ -76,10 +70,8 @@ pub enum StoreConfig {
         #[serde(default)]
         prefix: String,
         /// Certificate authorities instead of the system's.
-        #[serde(default)]
         ca_file: Option<PathBuf>,
         /// The account's key. Without it the identity of the pod.
-        #[serde(default)]
         access_key_file: Option<PathBuf>,
     },
 }
