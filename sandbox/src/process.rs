@@ -37,15 +37,6 @@ pub fn harden_self() -> Result<(), Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-/// Asks for a signal when the thread that started this process ends.
-///
-/// # Errors
-/// The kernel's errno; `ESRCH` if `parent` is not the parent any more, so that the signal would never come.
-pub fn die_with_parent(parent: Pid, signal: Signal) -> Result<(), Errno> {
-    rustix::process::set_parent_process_death_signal(Some(signal))?;
-    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH) }
-}
-
 /// `EBUSY` unless the calling thread is the only one.
 pub(crate) fn require_one_thread() -> Result<(), Errno> {
     let tasks = std::fs::read_dir("/proc/self/task")

@@ -86,12 +86,6 @@ impl GitUrl {
             None => scp_like(text),
         }
     }
-
-    /// Whether it is a path of the machine that fetches.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
-    }
 }
 
 fn https(text: &str) -> Result<GitUrl, GitUrlError> {

@@ -32,12 +32,6 @@ const SUFFIXES: [(&str, u64); 8] = [
 ];
 
 impl Bytes {
-    /// So many times 1024 bytes.
-    #[must_use]
-    pub const fn kib(n: u64) -> Self {
-        Self(n << 10)
-    }
-
     /// So many times 1024² bytes.
     #[must_use]
     pub const fn mib(n: u64) -> Self {

@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use super::Attempt;
 use crate::daemon::Daemon;
 use crate::logs::{Log, Segment};
-use crate::session::backoff;
+use crate::session::{backoff, pause};
 
 /// What a lost node may cost of a log: what was written in so long, or so many bytes of it.
 const EVERY: Duration = Duration::from_secs(5);
@@ -52,10 +52,11 @@ impl UploadError {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    /// How long to wait before the next try.
+    fn pause(&self, failures: u32) -> Duration {
         match self {
-            Self::Controller(error) => error.retry_after(),
-            Self::Store(_) => None,
+            Self::Controller(error) => pause(error, failures),
+            Self::Store(_) => backoff(failures),
         }
     }
 }
@@ -71,7 +72,7 @@ pub(super) async fn put(attempt: &Attempt, item: Item, deadline: Instant) -> Opt
             Ok(Err(error)) => error,
             Err(_elapsed) => return late(),
         };
-        let pause = error.retry_after().unwrap_or_else(|| backoff(failures)).max(Duration::from_millis(1));
+        let pause = error.pause(failures);
         failures += 1;
         attempt.daemon.metrics.upload_failed();
         if !error.is_retryable() || Instant::now() + pause >= deadline {
@@ -131,10 +132,10 @@ impl Shipper {
                 Ok(()) => failures = 0,
                 Err(error) if error.is_retryable() => {
                     self.daemon.metrics.upload_failed();
-                    let pause = error.retry_after().unwrap_or_else(|| backoff(failures));
+                    let pause = error.pause(failures);
                     failures += 1;
                     tracing::debug!(%error, "a part of a log is sent again");
-                    tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+                    tokio::time::sleep(pause).await;
                 }
                 Err(error) => return Some(format!("log: {error}")),
             }
@@ -192,8 +193,7 @@ pub(crate) async fn leftover(daemon: Arc<Daemon>, key: AttemptKey, spool: PathBu
                 Ok(()) => break,
                 Err(error) => error,
             };
-            let pause =
-                error.retry_after().unwrap_or_else(|| backoff(failures)).max(Duration::from_millis(1));
+            let pause = error.pause(failures);
             failures += 1;
             if !error.is_retryable() || Instant::now() + pause >= deadline {
                 tracing::warn!(%error, "the end of a log is lost with the daemon that wrote it");

@@ -15,7 +15,7 @@ use runtimed_api::run::spec::PriorPatch;
 use runtimed_api::runtime::{Runtime, RuntimeKind, RuntimeMetadata, RuntimeSpec};
 use runtimed_api::session::{Lease, LeasedPatch, SecretText};
 use runtimed_api::trace::TraceContext;
-use runtimed_api::{MAX_OBJECT_BYTES, environment, parse};
+use runtimed_api::{API_VERSION, MAX_OBJECT_BYTES, environment, parse};
 use serde_json::{Value, json};
 
 use super::JobArgs;
@@ -145,9 +145,7 @@ impl Parts {
         if !self.artifact.is_empty() {
             spec["artifacts"] = json!({ "paths": self.artifact });
         }
-        Ok(
-            json!({ "apiVersion": "runtimed.dev/v1alpha1", "kind": "Run", "metadata": metadata, "spec": spec }),
-        )
+        Ok(json!({ "apiVersion": API_VERSION, "kind": "Run", "metadata": metadata, "spec": spec }))
     }
 }
 

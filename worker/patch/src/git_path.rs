@@ -1,11 +1,6 @@
 //! A path inside a tree: bytes, as git keeps them, and their quoted form.
 
-use std::{
-    ffi::OsStr,
-    fmt,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::fmt;
 
 use crate::rule::{Refusal, Rule};
 
@@ -37,12 +32,6 @@ impl GitPath {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    /// The same bytes as a relative path of this system.
-    #[must_use]
-    pub fn to_path(&self) -> PathBuf {
-        Path::new(OsStr::from_bytes(&self.0)).to_path_buf()
     }
 
     /// Its components, from the root. An empty path has one empty component.
