@@ -12,7 +12,7 @@ use std::time::Duration;
 use runtimed_api::ids::{Namespace, RunName};
 use runtimed_api::run::Run;
 use runtimed_api::run::status::RunStatus;
-use runtimed_client::controller::Controller;
+use runtimed_client::controller::{Controller, LogQuery};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -21,7 +21,7 @@ use crate::output::{Format, Output};
 use crate::signals::Interrupts;
 
 pub use changes::until_over;
-pub use log::{Selection, Sink};
+pub use log::Sink;
 use progress::Progress;
 
 /// How long the log of a Run that is over may be silent before its end is given up.
@@ -70,7 +70,7 @@ impl Attached {
         let (told, runs) = watch::channel(run);
         let heard = Cell::new(Instant::now());
         let changes = until_over(self, &told, |run| progress.show(run));
-        let log = log::follow(self, runs, Selection::default(), sink, || {
+        let log = log::follow(self, runs, LogQuery::default(), sink, || {
             heard.set(Instant::now());
             progress.hide();
         });
@@ -127,11 +127,11 @@ pub async fn follow_log(
     attached: &Attached,
     told: &watch::Sender<Run>,
     runs: watch::Receiver<Run>,
-    selection: Selection,
+    query: LogQuery,
 ) -> Result<(), Failure> {
     let heard = Cell::new(Instant::now());
     let changes = until_over(attached, told, |_| ());
-    let log = log::follow(attached, runs, selection, Sink::Both, || heard.set(Instant::now()));
+    let log = log::follow(attached, runs, query, Sink::Both, || heard.set(Instant::now()));
     let (_, whole) = both(changes, log, &heard).await?;
     if whole {
         return Ok(());

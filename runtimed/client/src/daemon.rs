@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, HeaderMap, RANGE};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, StatusCode};
 use runtimed_api::ids::{Namespace, RunName};
 use runtimed_api::manifest::Manifest;
 use runtimed_api::run::Run;
@@ -55,7 +55,7 @@ impl Daemon {
     /// # Errors
     /// See [`ClientError`].
     pub async fn run(&self, namespace: &Namespace, name: &RunName) -> Result<Run, ClientError> {
-        self.exchange.get(self.url(namespace, name, [])).await
+        self.exchange.get(self.exchange.run(namespace, name, [])).await
     }
 
     /// `GET …/logs`: the answer, to be passed on. `accept` is the media type that is asked for, such as
@@ -71,7 +71,7 @@ impl Daemon {
         accept: &str,
         range: Option<&str>,
     ) -> Result<Passed, ClientError> {
-        let mut url = self.url(namespace, name, ["logs"]);
+        let mut url = self.exchange.run(namespace, name, ["logs"]);
         query.write(&mut url);
         let mut request = self.exchange.request(Method::GET, url, None)?.header(ACCEPT, accept);
         if let Some(range) = range {
@@ -89,7 +89,7 @@ impl Daemon {
     /// # Errors
     /// See [`ClientError`].
     pub async fn manifest(&self, namespace: &Namespace, name: &RunName) -> Result<Manifest, ClientError> {
-        self.exchange.get(self.url(namespace, name, ["artifacts"])).await
+        self.exchange.get(self.exchange.run(namespace, name, ["artifacts"])).await
     }
 
     /// `GET …/artifacts/{path}`, at most `most` bytes.
@@ -103,7 +103,7 @@ impl Daemon {
         path: &str,
         most: u64,
     ) -> Result<Download, ClientError> {
-        let url = self.url(namespace, name, std::iter::once("artifacts").chain(path.split('/')));
+        let url = self.exchange.run(namespace, name, std::iter::once("artifacts").chain(path.split('/')));
         self.exchange.download(self.exchange.request(Method::GET, url, None)?, most, Some(STALL)).await
     }
 
@@ -117,17 +117,7 @@ impl Daemon {
         name: &RunName,
         most: u64,
     ) -> Result<Download, ClientError> {
-        let url = self.url(namespace, name, ["patch"]);
+        let url = self.exchange.run(namespace, name, ["patch"]);
         self.exchange.download(self.exchange.request(Method::GET, url, None)?, most, Some(STALL)).await
-    }
-
-    fn url<'a>(
-        &self,
-        namespace: &'a Namespace,
-        name: &'a RunName,
-        rest: impl IntoIterator<Item = &'a str>,
-    ) -> Url {
-        let run = ["v1", "namespaces", namespace.as_str(), "runs", name.as_str()];
-        self.exchange.url(run.into_iter().chain(rest))
     }
 }

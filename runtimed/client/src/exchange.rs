@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use runtimed_api::ids::{Namespace, RunName};
 use runtimed_api::parse;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::session::SecretText;
@@ -60,6 +61,17 @@ impl Exchange {
             path.pop_if_empty().extend(segments);
         }
         url
+    }
+
+    /// The URL of a Run, or of something of it.
+    pub(crate) fn run<'a>(
+        &self,
+        namespace: &'a Namespace,
+        name: &'a RunName,
+        rest: impl IntoIterator<Item = &'a str>,
+    ) -> Url {
+        let run = ["v1", "namespaces", namespace.as_str(), "runs", name.as_str()];
+        self.url(run.into_iter().chain(rest))
     }
 
     /// A request with this exchange's token, or with `token` instead.

@@ -1,7 +1,6 @@
 //! A Run's log, as it is written, over attempts and over lost connections.
 
 use futures_util::StreamExt as _;
-use jiff::Timestamp;
 use runtimed_api::log::{LogEvent, Stream};
 use runtimed_api::problem::Code;
 use runtimed_api::run::Run;
@@ -25,34 +24,16 @@ pub enum Sink {
     StderrAlone,
 }
 
-/// Which part of the log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// This attempt, and with following all after it; the first without one.
-    pub attempt: Option<u32>,
-    /// From this offset on.
-    pub offset: Option<u64>,
-    /// One stream alone.
-    pub stream: Option<Stream>,
-    /// The last so many lines of what is there at the beginning.
-    pub tail: Option<u64>,
-    /// What was written at this time or later.
-    pub since: Option<Timestamp>,
-    /// Begin each line with its time.
-    pub timestamps: bool,
-}
-
 /// Shows the logs of one attempt after the other, until the Run is over.
 pub(super) async fn follow(
     attached: &Attached,
     mut runs: watch::Receiver<Run>,
-    selection: Selection,
+    mut query: LogQuery,
     sink: Sink,
     before: impl Fn(),
 ) -> Result<(), Failure> {
     // What is said of a place in one log holds for no other.
-    let mut selection = selection;
-    let mut shown = selection.attempt.map_or(0, |first| first.saturating_sub(1));
+    let mut shown = query.attempt.map_or(0, |first| first.saturating_sub(1));
     loop {
         let next = |run: &Run| attempts(run).find(|number| *number > shown);
         // The sender lives until the Run is over.
@@ -61,9 +42,9 @@ pub(super) async fn follow(
             Err(_closed) => None,
         };
         let Some(attempt) = attempt else { return Ok(()) };
-        selection.attempt = Some(attempt);
-        attached.show(&selection, true, sink, &before, || over(&runs.borrow())).await?;
-        selection = Selection { offset: None, tail: None, ..selection };
+        query = LogQuery { follow: true, attempt: Some(attempt), ..query };
+        attached.show(&query, sink, &before, || over(&runs.borrow())).await?;
+        query = LogQuery { offset: None, tail: None, ..query };
         shown = attempt;
     }
 }
@@ -84,23 +65,15 @@ impl Attached {
     /// The connection was lost for good: the hint is the command that goes on from there.
     pub async fn show(
         &self,
-        selection: &Selection,
-        follow: bool,
+        asked: &LogQuery,
         sink: Sink,
         before: impl Fn(),
         over: impl Fn() -> bool,
     ) -> Result<(), Failure> {
-        let mut query = LogQuery {
-            follow,
-            attempt: selection.attempt,
-            offset: selection.offset,
-            stream: selection.stream,
-            tail: selection.tail,
-            since: selection.since,
-            timestamps: false,
-        };
+        // Events have their time in any case.
+        let mut query = LogQuery { timestamps: false, ..asked.clone() };
         let mut patience = Patience::default();
-        let mut writer = Writer::new(sink, selection.timestamps);
+        let mut writer = Writer::new(sink, asked.timestamps);
         // A gap takes no offset: resumed right after one, the server tells it once more.
         let mut gap_at = None;
         loop {
@@ -126,7 +99,7 @@ impl Attached {
                 Err(error) => error,
             };
             // A daemon that was just handed the attempt does not know it yet.
-            let early = lost.code() == Some(Code::NotFound) && follow;
+            let early = lost.code() == Some(Code::NotFound) && asked.follow;
             if early && over() {
                 return Ok(());
             }

@@ -1,10 +1,11 @@
 //! `runtimectl logs`.
 
+use runtimed_client::controller::LogQuery;
 use tokio::sync::watch;
 
 use super::Session;
 use crate::args;
-use crate::attach::{Attached, Selection, Sink, follow_log};
+use crate::attach::{Attached, Sink, follow_log};
 use crate::failure::Failure;
 
 pub(super) async fn logs(session: &Session, words: args::Logs) -> Result<(), Failure> {
@@ -14,14 +15,14 @@ pub(super) async fn logs(session: &Session, words: args::Logs) -> Result<(), Fai
     let args::Logs { follow, attempt, offset, stream, tail, since, timestamps, .. } = words;
     let newest =
         run.status.as_ref().and_then(|status| status.attempts.last()).map(|attempt| attempt.number.0);
-    let selection = Selection { attempt: attempt.or(newest), offset, stream, tail, since, timestamps };
+    let query = LogQuery { follow, attempt: attempt.or(newest), offset, stream, tail, since, timestamps };
     if !follow {
         // Before the first attempt there is no log, and that is no failure.
-        if selection.attempt.is_none() {
+        if query.attempt.is_none() {
             return Ok(());
         }
-        return attached.show(&selection, false, Sink::Both, || (), || true).await;
+        return attached.show(&query, Sink::Both, || (), || true).await;
     }
     let (told, runs) = watch::channel(run);
-    follow_log(&attached, &told, runs, selection).await
+    follow_log(&attached, &told, runs, query).await
 }

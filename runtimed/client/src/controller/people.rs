@@ -48,7 +48,7 @@ impl Controller {
     /// # Errors
     /// Among others a `NotFound` problem.
     pub async fn get(&self, namespace: &Namespace, name: &RunName) -> Result<Run, ClientError> {
-        self.exchange.get(self.run(namespace, name, [])).await
+        self.exchange.get(self.exchange.run(namespace, name, [])).await
     }
 
     /// `GET …/runs`, one page.
@@ -75,7 +75,7 @@ impl Controller {
     /// # Errors
     /// See [`ClientError`].
     pub async fn cancel(&self, namespace: &Namespace, name: &RunName) -> Result<Run, ClientError> {
-        let url = self.run(namespace, name, ["cancel"]);
+        let url = self.exchange.run(namespace, name, ["cancel"]);
         self.exchange.json(self.exchange.request(Method::POST, url, None)?, PATIENCE).await
     }
 
@@ -84,7 +84,7 @@ impl Controller {
     /// # Errors
     /// See [`ClientError`].
     pub async fn delete(&self, namespace: &Namespace, name: &RunName) -> Result<Run, ClientError> {
-        let request = self.exchange.request(Method::DELETE, self.run(namespace, name, []), None)?;
+        let request = self.exchange.request(Method::DELETE, self.exchange.run(namespace, name, []), None)?;
         self.exchange.json(request, PATIENCE).await
     }
 
@@ -93,7 +93,7 @@ impl Controller {
     /// # Errors
     /// See [`ClientError`].
     pub async fn manifest(&self, namespace: &Namespace, name: &RunName) -> Result<Manifest, ClientError> {
-        self.exchange.get(self.run(namespace, name, ["artifacts"])).await
+        self.exchange.get(self.exchange.run(namespace, name, ["artifacts"])).await
     }
 
     /// `GET …/artifacts/{path}`: the bytes of one. Whoever keeps them compares with the manifest's digest.
@@ -106,7 +106,7 @@ impl Controller {
         name: &RunName,
         path: &str,
     ) -> Result<Download, ClientError> {
-        let url = self.run(namespace, name, std::iter::once("artifacts").chain(path.split('/')));
+        let url = self.exchange.run(namespace, name, std::iter::once("artifacts").chain(path.split('/')));
         let request = self.exchange.request(Method::GET, url, None)?;
         self.exchange.download(request, MAX_DOWNLOAD, Some(STALL)).await
     }
@@ -116,7 +116,8 @@ impl Controller {
     /// # Errors
     /// Among others a `NotFound` problem for a Run that changed nothing.
     pub async fn patch(&self, namespace: &Namespace, name: &RunName) -> Result<Download, ClientError> {
-        let request = self.exchange.request(Method::GET, self.run(namespace, name, ["patch"]), None)?;
+        let request =
+            self.exchange.request(Method::GET, self.exchange.run(namespace, name, ["patch"]), None)?;
         self.exchange.download(request, MAX_DOWNLOAD, Some(STALL)).await
     }
 
@@ -175,16 +176,5 @@ impl Controller {
 
     fn runs(&self, namespace: &Namespace) -> Url {
         self.exchange.url(["v1", "namespaces", namespace.as_str(), "runs"])
-    }
-
-    /// The URL of a Run, or of something of it.
-    pub(super) fn run<'a>(
-        &self,
-        namespace: &'a Namespace,
-        name: &'a RunName,
-        rest: impl IntoIterator<Item = &'a str>,
-    ) -> Url {
-        let run = ["v1", "namespaces", namespace.as_str(), "runs", name.as_str()];
-        self.exchange.url(run.into_iter().chain(rest))
     }
 }

@@ -30,7 +30,7 @@ impl Controller {
     /// # Errors
     /// See [`ClientError`]; the stream's own errors end it.
     pub async fn events(&self, namespace: &Namespace, name: &RunName) -> Result<RunStream, ClientError> {
-        let url = self.run(namespace, name, ["events"]);
+        let url = self.exchange.run(namespace, name, ["events"]);
         Ok(follow(self.event_stream(&url).await?, url, End::Either))
     }
 
@@ -44,7 +44,7 @@ impl Controller {
         name: &RunName,
         query: &LogQuery,
     ) -> Result<LogStream, ClientError> {
-        let mut url = self.run(namespace, name, ["logs"]);
+        let mut url = self.exchange.run(namespace, name, ["logs"]);
         query.write(&mut url);
         Ok(follow(self.event_stream(&url).await?, url, End::Named))
     }
