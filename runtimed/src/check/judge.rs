@@ -1,98 +1,26 @@
 //! What the facts come to. Nothing here touches the pod, so that every pod can be thought of in a test.
 
+mod finding;
+mod posture;
+
 use std::path::{Path, PathBuf};
 
 use runtimed_api::enforcement::{Profile, Tier};
 use runtimed_api::run::network::NetworkMode;
 use runtimed_client::Endpoint;
-use runtimed_sandbox::enforcement::{Enforcement, State};
 use runtimed_sandbox::plan::{Plan, Refusal, plan};
 use runtimed_sandbox::policy::{self, COMMON_DEVICES, CONTAINER_MOUNTS, HARMLESS_PROC, Policy};
 use runtimed_sandbox::tree::Medium;
-use serde::Serialize;
 
 use super::facts::Facts;
 use crate::attempt::image_directories;
 use crate::config::{Config, SecretKind};
 use crate::isolation::Isolation;
 
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Level {
-    /// Good to know.
-    Note,
-    /// It works, and is weaker or other than was meant.
-    Warning,
-    /// The daemon would not start, every Run would be refused, or something is open that must not be.
-    Error,
-}
-
-/// One thing to know or to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    pub(super) level: Level,
-    /// Stable.
-    pub(super) id: &'static str,
-    pub(super) message: String,
-    /// What to do.
-    pub(super) hint: String,
-}
-
-impl Finding {
-    pub(super) fn error(id: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { level: Level::Error, id, message: message.into(), hint: hint.into() }
-    }
-
-    pub(super) fn warning(id: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { level: Level::Warning, id, message: message.into(), hint: hint.into() }
-    }
-
-    pub(super) fn note(id: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { level: Level::Note, id, message: message.into(), hint: hint.into() }
-    }
-}
-
-/// What the pod is and can enforce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Posture {
-    pub(super) kernel: String,
-    /// The Landlock ABI, or why there is none.
-    pub(super) landlock: String,
-    /// `allowed`, or why they are not.
-    pub(super) user_namespaces: String,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    /// The uid's name in the image, if it has one.
-    pub(super) passwd: Option<String>,
-    pub(super) no_new_privs: bool,
-    /// The bounding set, as the kernel writes it.
-    pub(super) capabilities: String,
-    /// Filters that the container runtime installed.
-    pub(super) seccomp_filters: u32,
-    /// The profile that fits: `strict` where it can be had.
-    pub(super) profile: Option<Profile>,
-    /// The strongest tier that the pod allows.
-    pub(super) tier: Tier,
-    /// Where staged secrets would lie.
-    pub(super) staging_medium: String,
-    /// Paths that this uid may write, beside the three directories and the state.
-    pub(super) writable: Vec<PathBuf>,
-    pub(super) service_account_token: bool,
-    pub(super) metadata_service: bool,
-    /// Each protection of a Run without a network.
-    pub(super) protections: Vec<Protection>,
-}
-
-/// One protection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Protection {
-    pub(super) name: &'static str,
-    pub(super) state: &'static str,
-    pub(super) mechanism: String,
-    pub(super) why: Option<String>,
-}
+pub use finding::Finding;
+pub(super) use finding::Level;
+pub(super) use posture::Posture;
+use posture::posture;
 
 /// Judges the pod.
 pub(super) fn judge(config: &Config, facts: &Facts) -> (Posture, Vec<Finding>) {
@@ -365,50 +293,6 @@ fn combinations(config: &Config, facts: &Facts, findings: &mut Vec<Finding>) {
 fn tier(config: &Config, facts: &Facts) -> Tier {
     let isolation = Isolation::of(config.sandbox.tier, facts.views, &facts.fitness);
     isolation.map_or(Tier::Base, |isolation| isolation.tier)
-}
-
-fn posture(
-    config: &Config,
-    facts: &Facts,
-    profile: Option<Profile>,
-    enforcement: Option<&Enforcement>,
-) -> Posture {
-    let tier = tier(config, facts);
-    let protections =
-        enforcement.into_iter().flat_map(|enforcement| &enforcement.items).map(|item| Protection {
-            name: item.protection.name(),
-            state: item.state.name(),
-            mechanism: if item.state == State::Active { item.mechanism.to_string() } else { String::new() },
-            why: item.why.as_ref().map(ToString::to_string),
-        });
-    let medium = staging(config, facts).map(|(_, _, medium)| medium);
-    Posture {
-        kernel: facts.support.kernel.clone(),
-        landlock: match &facts.support.landlock {
-            Ok(abi) => format!("ABI {abi}"),
-            Err(missing) => missing.to_string(),
-        },
-        user_namespaces: match &facts.views {
-            Ok(_) => "allowed".to_owned(),
-            Err(missing) => missing.to_string(),
-        },
-        uid: facts.uid,
-        gid: facts.gid,
-        passwd: facts.passwd.clone(),
-        no_new_privs: facts.container.no_new_privs,
-        capabilities: facts
-            .container
-            .capabilities
-            .map_or_else(|| "not known".to_owned(), |set| format!("{set:016x}")),
-        seccomp_filters: facts.container.seccomp_filters,
-        profile,
-        tier,
-        staging_medium: medium.map_or_else(|| "none".to_owned(), |medium| medium.to_string()),
-        writable: facts.writable.clone(),
-        service_account_token: facts.service_account,
-        metadata_service: facts.metadata_service,
-        protections: protections.collect(),
-    }
 }
 
 #[cfg(test)]
