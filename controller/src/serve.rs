@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use runtimed_api::parse;
-use runtimed_client::listen::{self, Listener, TlsFiles};
+use runtimed_client::listen::{self, Listener, Signals, TlsFiles};
 use runtimed_store::{BlobStore, StoreConfig};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{App, router};
@@ -234,23 +233,4 @@ fn unusable(directory: &Path, error: &io::Error) -> ServeError {
         "the data directory {} cannot be used by user {user}: {error}; give --data a directory it may write",
         directory.display()
     ))
-}
-
-/// The signals that end a server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -37,6 +37,7 @@ use runtimed_api::problem::{Chain, Code, Problem};
 use runtimed_api::provenance::KeyHistory;
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
+use runtimed_api::run::step::Step;
 use runtimed_api::runtime::Runtime;
 use runtimed_api::session::{Lease, Report, ReportEvent};
 use runtimed_api::trace::TraceContext;
@@ -47,8 +48,9 @@ use tracing::Instrument as _;
 
 use crate::admission::Permit;
 use crate::config::LogOutput;
-use crate::daemon::{Daemon, Live, Stop};
+use crate::daemon::Daemon;
 use crate::journal::JournalError;
+use crate::live::{Live, Stop};
 use crate::logs::{LiveSource, echo};
 use crate::redact::Redactor;
 use crate::session::Current;
@@ -104,6 +106,19 @@ struct Attempt {
     result: AttemptResult,
     /// What takes the log to the store, and says what did not get there.
     shipping: Option<JoinHandle<Option<String>>>,
+}
+
+impl Attempt {
+    /// Shows what it is at.
+    fn enter(&self, step: Step) {
+        self.live.set(|now| now.step = Some(step));
+    }
+
+    /// Notes how long that took, which is all since the step before.
+    fn leave(&mut self, step: Step) {
+        let lap = self.clock.lap(step);
+        self.result.steps.push(lap);
+    }
 }
 
 /// Runs a lease up to its scrub, and leaves the rest to a task of `tails`. All that is said of it on the way is said in a

@@ -3,46 +3,41 @@
 //! First signal drains, second aborts. Draining leases nothing more; running Runs may go on for the drain's grace and are
 //! then ended as `Drained`; scrub, upload and reports are waited for.
 
-use std::collections::BTreeMap;
+mod drain;
+mod log;
+mod start;
+
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use runtimed_api::exit::Exit;
-use runtimed_api::ids::{AttemptKey, BuildId, DaemonName};
+use runtimed_api::ids::BuildId;
 use runtimed_api::run::status::AttemptResult;
 use runtimed_api::session::SecretText;
 use runtimed_client::Endpoint;
 use runtimed_client::controller::Controller;
-use runtimed_client::listen::{self, Listener, TlsFiles};
+use runtimed_client::listen::{self, Listener, Signals, TlsFiles};
 use runtimed_sandbox::process;
-use runtimed_sandbox::tree::Root;
-use runtimed_store::StoreConfig;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::admission::Admission;
 use crate::args::Failure;
 use crate::attempt::{self, leftover};
 use crate::config::Config;
-use crate::daemon::{Attempts, Daemon, Readiness, Roots, Stop};
-use crate::hold::Hold;
+use crate::daemon::Daemon;
 use crate::isolation::Isolation;
-use crate::journal::Journal;
-use crate::logs::Pool;
-use crate::metrics::Metrics;
-use crate::mirrors::Mirrors;
-use crate::notices::Notices;
-use crate::outbox::Outbox;
-use crate::state_dir::StateDir;
 use crate::upstream::{Given, Upstream};
-use crate::{exclusive, http, job, recovery, selftest, session, slot, workers};
+use crate::{http, job, selftest, session, slot, workers};
+
+use drain::{When, drain};
+pub(crate) use log::start_log;
+pub(crate) use start::daemon;
 
 /// What the command line says beside the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -123,7 +118,7 @@ struct Parts {
 impl Parts {
     async fn run(self, until_stdin_closes: bool) -> Result<Option<Arc<AttemptResult>>, Failure> {
         // Before anything that takes time: a process without a handler dies of SIGTERM, or as PID 1 does not hear it.
-        let signals = Signals::new().map_err(Failure::fault)?;
+        let signals = Signals::new().context("cannot wait for signals").map_err(Failure::fault)?;
         let address = self.config.http.address.clone().unwrap_or_else(|| self.listener.url());
         let (listener, twin, once) = (self.listener, self.twin, self.once);
         let port = listener.local_addr().port();
@@ -192,97 +187,6 @@ impl Parts {
     }
 }
 
-/// Waits for the order to end, and carries it out.
-async fn drain(
-    daemon: &Daemon,
-    sessions: &watch::Receiver<Option<session::Current>>,
-    draining: &CancellationToken,
-    slots: &TaskTracker,
-    tails: &TaskTracker,
-    when: When,
-) -> Result<(), Failure> {
-    let When { mut signals, until_stdin_closes, once } = when;
-    let over = async {
-        slots.wait().await;
-        tails.close();
-        tails.wait().await;
-        daemon.outbox.emptied().await;
-    };
-    let grace = tokio::select! {
-        () = signals.next() => daemon.config.drain.grace.get(),
-        // Whoever started the daemon is gone: nobody waits for its Runs.
-        () = listen::stdin_closed(), if until_stdin_closes => Duration::ZERO,
-        // Everything is delivered: what follows only says good-bye.
-        () = over, if once => Duration::ZERO,
-    };
-    tracing::info!(?grace, "draining");
-    daemon.readiness.draining.store(true, Ordering::Release);
-    draining.cancel();
-    // Beside the rest: a controller that does not answer takes none of the time.
-    let told = async {
-        let session = sessions.borrow().clone();
-        if let Some(session) = session
-            && let Err(error) = daemon.controller.drain(&session.id).await
-        {
-            tracing::warn!(%error, "could not tell the controller that this daemon is draining");
-        }
-        std::future::pending::<()>().await;
-    };
-    let finish = async {
-        if tokio::time::timeout(grace, slots.wait()).await.is_err() {
-            daemon.attempts.stop(Stop::Drain);
-        }
-        let rest = async {
-            slots.wait().await;
-            daemon.outbox.emptied().await;
-            tails.close();
-            tails.wait().await;
-        };
-        tokio::time::timeout(daemon.config.drain.finish.get(), rest).await.is_ok()
-    };
-    let aborted = || Failure {
-        error: anyhow!("aborted by a second signal: the next start cleans up, and delivers what is left"),
-        exit: Exit::Cancelled,
-    };
-    tokio::select! {
-        delivered = finish => if delivered { Ok(()) } else { Err(Failure {
-            error: anyhow!("the time to drain ran out: the journal has what is left for the next start"),
-            exit: Exit::TimedOut,
-        }) },
-        () = told => Ok(()),
-        () = signals.next() => Err(aborted()),
-    }
-}
-
-/// What the daemon ends by.
-struct When {
-    signals: Signals,
-    until_stdin_closes: bool,
-    /// When its one Run is over.
-    once: bool,
-}
-
-/// The signals that end the daemon. One that comes before it is waited for is not lost.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-        Ok(Self { terminate, interrupt })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// Whether Runs may be taken: a daemon that has to test itself first takes none if something did not hold, and stays up,
 /// not ready, for whoever looks why.
 async fn self_tested(daemon: &Daemon) -> bool {
@@ -317,93 +221,6 @@ async fn reap() {
         },
         Err(error) => tracing::error!(%error, "cannot wait for SIGCHLD"),
     }
-}
-
-/// What an earlier daemon has left, and what is done about it once this one is up.
-pub(crate) struct Left {
-    quarantined: u32,
-    logs: Vec<(AttemptKey, PathBuf)>,
-}
-
-/// The daemon's parts, with what an earlier one left dealt with.
-///
-/// # Errors
-/// A root, the state or the journal cannot be used.
-pub(crate) async fn daemon(
-    config: Config,
-    build: BuildId,
-    (worker, isolation): (runtimed_sandbox::spawn::Executable, Isolation),
-    upstream: Upstream,
-    port: u16,
-) -> Result<(Arc<Daemon>, Left), Failure> {
-    let open = |path: &Path| {
-        let hint = "the three roots must be directories that the daemon may write; set them under [roots]";
-        Root::open(path).map_err(|error| Failure::usage(anyhow!(error).context(hint)))
-    };
-    let found = Roots {
-        tmp: open(&config.roots.tmp)?,
-        home: open(&config.roots.home)?,
-        workspace: open(&config.roots.workspace)?,
-    };
-    for root in found.all() {
-        // Tried now, so that an unwritable root is the operator's error at start and not every Run's.
-        let tried = root.create().and_then(runtimed_sandbox::tree::Tree::remove);
-        tried.map_err(|error| Failure::usage(anyhow!(error).context("a root cannot be used")))?;
-    }
-    let state = StateDir::take(config.state.dir.as_deref(), &found.workspace).map_err(Failure::usage)?;
-    let (journal, left, known) = Journal::open(state.path()).map_err(Failure::fault)?;
-    let (roots, whole) = exclusive::arrange(found, &state, isolation.tier, &left).map_err(Failure::usage)?;
-    let notices = Notices::default();
-    // What a Run may know by path. In a pod these belong to root, and nobody here can take their modes away.
-    let shared = whole.iter().flat_map(|whole| whole.all());
-    for path in roots.all().into_iter().chain(shared).map(Root::path).chain([state.place()]) {
-        if let Err(error) = notices.keep_mode(path) {
-            tracing::warn!(path = %path.display(), %error, "a directory's mode cannot be kept");
-        }
-    }
-    let recovered = recovery::recover((&left, known), &journal, (&roots, whole.as_deref()), &state).await;
-    let recovered = recovered.map_err(Failure::fault)?;
-    let mirrors = Mirrors::open(state.path(), config.mirror.max.0);
-    let mirrors = mirrors.context("cannot keep mirrors in the state directory").map_err(Failure::fault)?;
-    let disks = vec![
-        ("workspaces", config.roots.workspace.clone()),
-        ("homes", config.roots.home.clone()),
-        ("temporary files", config.roots.tmp.clone()),
-        ("the daemon's state", state.path().to_owned()),
-    ];
-    let admission = Arc::new(Admission::new(&config, disks));
-    let name = match &config.name {
-        Some(name) => name.clone(),
-        None => host_name().map_err(Failure::usage)?,
-    };
-    let hold = Hold::new().context("cannot make a timer").map_err(Failure::fault)?;
-    let store = config.store.as_ref().map(StoreConfig::open).transpose().map_err(Failure::usage)?;
-    let daemon = Arc::new(Daemon {
-        store,
-        log_pool: Pool::new(config.logs.pod.0),
-        build,
-        name,
-        environment: environment(),
-        roots,
-        whole,
-        state,
-        mirrors,
-        journal,
-        outbox: Outbox::with(recovered.reports),
-        controller: upstream,
-        hold,
-        worker,
-        isolation,
-        own_ports: vec![port],
-        attempts: Attempts::default(),
-        admission,
-        notices,
-        metrics: Metrics::default(),
-        readiness: Readiness::new(config.slots),
-        ended: watch::Sender::default(),
-        config,
-    });
-    Ok((daemon, Left { quarantined: recovered.quarantined, logs: recovered.logs }))
 }
 
 /// The same port of the other loopback, so that no Run can take it and be mistaken for the daemon.
@@ -456,37 +273,4 @@ fn read_token(path: &Path) -> anyhow::Result<SecretText> {
         return Err(anyhow!("the controller's token {} is empty", path.display()));
     }
     Ok(SecretText::new(token.to_owned()))
-}
-
-fn host_name() -> anyhow::Result<DaemonName> {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    DaemonName::try_from(name)
-        .context("the host's name cannot be a daemon's; set `name` in the configuration")
-}
-
-/// The daemon's environment as far as it is text.
-fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
-/// Logs to stderr: as JSON lines for the cluster's log stack, or as text on a terminal.
-pub(crate) fn start_log(otherwise: &str) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("RUNTIMED_LOG").unwrap_or_else(|_| EnvFilter::new(otherwise));
-    // A stderr that nobody reads, or that is full, must not end the daemon: what cannot be written is lost.
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    let started = if rustix::termios::isatty(rustix::stdio::stderr()) {
-        log.compact().try_init()
-    } else {
-        log.json().flatten_event(true).with_span_list(false).try_init()
-    };
-    // A test that drives several daemons in one process has started it already.
-    if let Err(error) = started {
-        tracing::debug!(%error, "the log was started before");
-    }
 }

@@ -12,8 +12,9 @@ use runtimed_api::session::{Lease, OpenSession, OrderKind, Renew};
 use runtimed_client::ClientError;
 use tokio::sync::watch;
 
-use crate::daemon::{Daemon, Stop};
+use crate::daemon::Daemon;
 use crate::hold::Moment;
+use crate::live::Stop;
 use crate::upstream::Upstream;
 
 /// The Session as it is now.

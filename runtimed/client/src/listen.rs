@@ -3,6 +3,7 @@
 mod certificates;
 mod guard;
 mod serve;
+mod signals;
 mod stdin;
 
 use std::io;
@@ -15,6 +16,7 @@ use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 pub use serve::serve;
+pub use signals::Signals;
 pub use stdin::stdin_closed;
 
 use certificates::Certificates;

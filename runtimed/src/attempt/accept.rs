@@ -13,8 +13,9 @@ use runtimed_sandbox::tree::TreeName;
 
 use super::clock::Clock;
 use super::{Attempt, Ended};
-use crate::daemon::{Daemon, Live};
+use crate::daemon::Daemon;
 use crate::journal::{JournalError, Record};
+use crate::live::Live;
 use crate::logs::{Bounds, Log};
 use crate::redact::Redactor;
 use crate::secrets::credential::{self, Credential};
@@ -61,8 +62,7 @@ pub(super) async fn accept(
     let (runtime, keys) = (Arc::clone(&session.runtime), session.keys.clone());
     let mut attempt = Attempt { daemon, lease, runtime, keys, live, redactor, clock, result, shipping: None };
     let accepted = judged.map_err(Ended::Refused).and_then(|granted| attempt.values(tree, granted));
-    let lap = attempt.clock.lap(Step::Accept);
-    attempt.result.steps.push(lap);
+    attempt.leave(Step::Accept);
     Ok((attempt, accepted))
 }
 

@@ -4,52 +4,34 @@
 //! the command has started ends the worker at once; after that it is TERM, grace, KILL, by the worker, and two seconds
 //! later by the daemon.
 
+mod capture;
+mod memory;
+mod prepare;
+mod wait;
+
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use runtimed_api::link::{Assign, Credential, Down, Hello, Start, Up};
-use runtimed_api::policy::Granted;
+use runtimed_api::link::{Credential, Down, Hello, Up};
 use runtimed_api::problem::{Code, Problem};
-use runtimed_api::quantity::Bytes;
-use runtimed_api::run::outcome::Outcome;
 use runtimed_api::run::status::AttemptEnd;
 use runtimed_api::run::step::Step;
-use runtimed_api::session::{Report, ReportEvent};
 use runtimed_sandbox::passing::Sealed;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::accept::Accepted;
-use super::given::{self, Given};
-use super::intent::confinement;
-use super::prior::prior_patches;
 use super::rotation::Rotation;
-use super::sampler;
-use super::source::{Sourced, source};
-use super::verdict::outcome;
-use super::workspace::{StagedEnv, Workspace};
-use super::{Attempt, Ended, collect, end_of, storage};
-use crate::daemon::Stop;
-use crate::journal::Record;
+use super::workspace::Workspace;
+use super::{Attempt, Ended, collect, sampler, storage};
 use crate::link::LinkError;
+use crate::live::Stop;
+use crate::logs;
 use crate::workers::{self, Worker};
-use crate::{environ, logs};
 
-/// How long source and patches may take together.
-const PREPARE: Duration = Duration::from_secs(900);
 /// How long a worker may take to say hello, and to end when it has nothing left to do.
 const PROMPT: Duration = Duration::from_secs(10);
-/// How long the capture may take.
-const CAPTURE: Duration = Duration::from_secs(600);
-/// Memory that a phase may use whatever the Run's limit, in bytes.
-const LEAST_PHASE_MEMORY: u64 = 128 << 20;
-/// New content that a capture takes in at most, in bytes.
-const MAX_CHANGED: u64 = 256 << 20;
-/// How much longer than the grace the daemon waits before it kills the tree itself.
-const SECOND_KILL: Duration = Duration::from_secs(2);
-/// The same when the lease is lost: the Run is handed on soon, and a worker that is stopped does not end it.
-const LOST_KILL: Duration = Duration::from_millis(20);
 /// How long the pipes may stay open after the tree is empty: only a stray holds them.
 const PIPES: Duration = Duration::from_secs(2);
 
@@ -63,7 +45,7 @@ pub(super) struct Conversation {
 impl Conversation {
     /// Starts the worker.
     pub(super) async fn launch(attempt: &mut Attempt, accepted: &Accepted) -> Result<Self, Ended> {
-        attempt.live.set(|now| now.step = Some(Step::Launch));
+        attempt.enter(Step::Launch);
         let failed =
             |why: String| Problem::new(Code::WorkerFailed, format!("the worker cannot be started: {why}"));
         let (worker, pipes) =
@@ -80,8 +62,7 @@ impl Conversation {
         let met = talk.meet(attempt, hello, accepted).await;
         match met {
             Ok(()) => {
-                let lap = attempt.clock.lap(Step::Launch);
-                attempt.result.steps.push(lap);
+                attempt.leave(Step::Launch);
                 Ok(talk)
             }
             Err(ended) => {
@@ -140,261 +121,15 @@ impl Conversation {
         let end = end?;
         // The lease is another's by now: whatever is collected could not be delivered.
         if attempt.live.stopping() != Some(Stop::LeaseLost) {
-            attempt.live.set(|now| now.step = Some(Step::Capture));
+            attempt.enter(Step::Capture);
             workspace.mend(attempt);
             if let Err(problem) = self.capture(attempt, &accepted.granted, workspace).await {
                 attempt.result.warnings.push(format!("the patch was not captured: {problem}"));
             }
             collect::collect(attempt, &accepted.granted.limits, workspace).await;
-            let lap = attempt.clock.lap(Step::Capture);
-            attempt.result.steps.push(lap);
+            attempt.leave(Step::Capture);
         }
         Ok(end)
-    }
-
-    /// Steps 6 and 7.
-    async fn prepare(
-        &mut self,
-        attempt: &mut Attempt,
-        granted: &Granted,
-        workspace: &Workspace,
-    ) -> Result<(), Ended> {
-        attempt.live.set(|now| now.step = Some(Step::Source));
-        let patches = prior_patches(attempt, workspace).await?;
-        let config = &attempt.daemon.config;
-        let Sourced { source, proxy, mirror } = source(attempt, workspace).await?;
-        let Given { any, inputs } = given::give(attempt, granted, workspace).await?;
-        let mirrored = mirror.is_some();
-        let ca_file = config.ca_file().map(|path| path.to_string_lossy().into_owned());
-        let assign = Assign {
-            attempt: attempt.key().clone(),
-            trees: workspace.trees(),
-            guard_pid: std::process::id(),
-            source,
-            patches,
-            patch_policy: config.patches.clone(),
-            inputs,
-            confinement: confinement(attempt, granted, any),
-            ca_file,
-            proxy,
-            mirror,
-            memory: phase_memory(granted.limits.memory),
-        };
-        self.send(&Down::Assign(Box::new(assign)), None).await?;
-        let up = self.next(attempt, Instant::now() + PREPARE, "prepare the workspace").await;
-        if mirrored {
-            // Whatever became of the fetch, it may have filled its mirror. Nobody waits for this.
-            let daemon = std::sync::Arc::clone(&attempt.daemon);
-            tokio::task::spawn_blocking(move || daemon.mirrors.trim());
-        }
-        let up = up?;
-        let Up::Baseline(baseline) = up else { return Err(out_of_turn(&up)) };
-        let result = &mut attempt.result;
-        result.baseline = baseline.tree;
-        result.commit = baseline.commit;
-        result.steps.extend(
-            baseline
-                .steps
-                .into_iter()
-                .filter(|time| matches!(time.step, Step::Source | Step::Patches))
-                .take(2),
-        );
-        result.warnings.extend(baseline.notes.into_iter().take(100));
-        // What the worker has timed is not counted again.
-        attempt.clock.lap(Step::Source);
-        Ok(())
-    }
-
-    /// Step 9.
-    async fn start(
-        &mut self,
-        attempt: &mut Attempt,
-        granted: &Granted,
-        workspace: &Workspace,
-        staged: StagedEnv,
-    ) -> Result<(), Ended> {
-        attempt.live.set(|now| now.step = Some(Step::Run));
-        let spec = &attempt.lease.run.spec;
-        let daemon = &attempt.daemon;
-        let places = workspace.places(daemon.isolation.tier);
-        let mut env = environ::environment(
-            attempt.key(),
-            &places,
-            &daemon.config.run,
-            &granted.network,
-            given::variables(attempt, granted, &places),
-            &daemon.environment,
-            &spec.env,
-        );
-        env.extend(staged.plain);
-        environ::add_aliases(&mut env, daemon.config.aliases.iter().chain(&attempt.runtime.spec.aliases));
-        let sealed = if staged.secret.is_empty() {
-            None
-        } else {
-            let plain: std::collections::BTreeMap<&str, &str> =
-                staged.secret.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let json = serde_json::to_vec(&plain).map(zeroize::Zeroizing::new);
-            let json =
-                json.map_err(|_| Problem::new(Code::Internal, "the variables cannot be written as JSON"))?;
-            Some(seal(&json)?)
-        };
-        let directory = spec.source.as_ref().and_then(|source| source.sub_path().map(str::to_owned));
-        let start = Start {
-            command: spec.command.clone(),
-            directory: directory.unwrap_or_default(),
-            env,
-            secret_env: sealed.is_some(),
-            staged: staged.any,
-        };
-        self.send(&Down::Start(start), sealed.as_ref()).await?;
-        let deadline = Instant::now() + PROMPT;
-        let up = self.next(attempt, deadline, "confine the command").await?;
-        let Up::Enforced(enforced) = up else { return Err(out_of_turn(&up)) };
-        attempt.result.enforcement = Some(enforced.enforcement);
-        let up = self.next(attempt, deadline, "start the command").await?;
-        let Up::Started(_) = up else { return Err(out_of_turn(&up)) };
-        Ok(())
-    }
-
-    /// Step 10: until the tree is empty and the Outcome is journaled.
-    async fn wait(
-        &mut self,
-        attempt: &mut Attempt,
-        granted: &Granted,
-        workspace: &mut Workspace,
-        rotation: &mut Rotation,
-    ) -> Result<AttemptEnd, Ended> {
-        let grace = granted.limits.grace.map_or(Duration::ZERO, runtimed_api::duration::Span::get);
-        let timeout = granted.limits.timeout.map(|timeout| Instant::now() + timeout.get());
-        let mut stops = attempt.live.stops();
-        let mut stopped: Option<(Stop, Instant)> = None;
-        let exited = loop {
-            let due = match (&stopped, timeout) {
-                (Some((_, second_kill)), _) => Some(*second_kill),
-                (None, timeout) => timeout,
-            };
-            let stop = tokio::select! {
-                biased;
-                up = self.worker.link.receive() => match up.map_err(protocol)? {
-                    Some(Up::Exited(exited)) => break Some(exited),
-                    Some(up) => return Err(told(attempt, up)),
-                    None => return Err(gone(attempt)),
-                },
-                stop = stops.wait_for(Option::is_some), if stopped.is_none() => {
-                    let stop = stop.ok().and_then(|stop| *stop);
-                    stop.unwrap_or(Stop::Drain)
-                }
-                () = rotation.due() => {
-                    // A few small files, and an automaton; only this attempt waits for it.
-                    tokio::task::block_in_place(|| rotation.apply(attempt, workspace));
-                    continue;
-                }
-                () = sleep_until(due), if due.is_some() => {
-                    if stopped.is_some() {
-                        break None;
-                    }
-                    attempt.live.stop(Stop::TimedOut);
-                    attempt.live.stopping().unwrap_or(Stop::TimedOut)
-                }
-            };
-            let (grace, second_kill) = match stop {
-                Stop::LeaseLost => (Duration::ZERO, LOST_KILL),
-                // Capture, scrub and reports have to fit in as well.
-                Stop::Drain => (grace.min(attempt.daemon.config.drain.finish.get() / 3), SECOND_KILL),
-                _ => (grace, SECOND_KILL),
-            };
-            stopped = Some((stop, Instant::now() + grace + second_kill));
-            let limit = if let Stop::Limit(limit) = stop { Some(limit) } else { None };
-            let grace_millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-            self.send(&Down::Stop(runtimed_api::link::Stop { grace_millis, limit }), None).await?;
-        };
-        // What is still in the pipes does not wait for room any more.
-        attempt.live.log.release();
-        let lap = attempt.clock.lap(Step::Run);
-        attempt.result.steps.push(lap);
-        let Some(exited) = exited else {
-            // The worker does not answer: the daemon kills the tree, and nobody saw how the command ended.
-            let stop = stopped.map_or(Stop::Drain, |(stop, _)| stop);
-            attempt
-                .result
-                .warnings
-                .push("the worker did not end the command in time, so the daemon did".to_owned());
-            return Err(Ended::Stopped(stop));
-        };
-        let stop = stopped.map(|(stop, _)| stop);
-        attempt.result.kill_micros = exited.kill_micros;
-        let end = stop.map_or(AttemptEnd::Completed, end_of);
-        self.conclude(attempt, outcome(&exited, stop, granted), end).await?;
-        Ok(end)
-    }
-
-    /// Journals the Outcome and reports it; from here it is fixed.
-    async fn conclude(
-        &mut self,
-        attempt: &mut Attempt,
-        outcome: Outcome,
-        end: AttemptEnd,
-    ) -> Result<(), Ended> {
-        attempt.result.outcome = Some(outcome.clone());
-        tracing::info!(?end, "the command has ended");
-        let key = attempt.key().clone();
-        let report = Report {
-            attempt: key.clone(),
-            sequence: 1,
-            at: jiff::Timestamp::now(),
-            event: ReportEvent::Exited(outcome.clone()),
-        };
-        let facts = vec![Record::Exited { attempt: key, outcome, end }];
-        let sent = attempt.daemon.outbox.send(&attempt.daemon, facts, report).await;
-        sent.map_err(|error| storage("the outcome cannot be journaled", &error))?;
-        // The tree is empty, so both pipes end; only a stray could hold them open.
-        if !ends(&mut self.pump).await {
-            workers::reap_strays().await;
-            if !ends(&mut self.pump).await {
-                let held = "something outside the Run holds its pipes: the log may be cut";
-                attempt.result.warnings.push(held.to_owned());
-            }
-        }
-        Ok(())
-    }
-
-    /// The patch of step 11.
-    async fn capture(
-        &mut self,
-        attempt: &mut Attempt,
-        granted: &Granted,
-        workspace: &Workspace,
-    ) -> Result<(), Problem> {
-        let file = collect::patch_file(attempt, workspace)?;
-        let patches = &attempt.daemon.config.patches;
-        let capture = runtimed_api::link::Capture {
-            max_bytes: patches.max_bytes.0,
-            max_files: patches.max_files,
-            max_changed_bytes: max_changed_bytes(granted.limits.memory),
-            memory: phase_memory(granted.limits.memory),
-            reveal: attempt.redactor.needles().is_some(),
-        };
-        let failed = |why: String| Problem::new(Code::CaptureFailed, why);
-        let frame = Down::Capture(capture);
-        self.worker.link.send(&frame, Some(file.as_fd())).await.map_err(|error| failed(error.to_string()))?;
-        let up = tokio::select! {
-            up = tokio::time::timeout(CAPTURE, self.worker.link.receive()) => up,
-            () = attempt.live.hurried() => return Err(failed("the daemon was shut down".to_owned())),
-        };
-        let up = up.map_err(|_| failed(format!("it took longer than {} s", CAPTURE.as_secs())))?;
-        match up.map_err(|error| failed(error.to_string()))? {
-            Some(Up::Captured(captured)) => {
-                attempt.result.warnings.extend(captured.notes.into_iter().take(100));
-                tokio::task::block_in_place(|| collect::patch(attempt, file, captured.patch))
-            }
-            Some(Up::Refused(refused)) => {
-                let first = refused.refusals.first().map(ToString::to_string);
-                Err(failed(first.unwrap_or_else(|| "it was refused".to_owned())))
-            }
-            Some(Up::Fault(fault)) => Err(fault.problem),
-            Some(_) => Err(failed("the worker spoke out of turn".to_owned())),
-            None => Err(failed("the worker ended".to_owned())),
-        }
     }
 
     async fn send(&self, down: &Down, descriptor: Option<&OwnedFd>) -> Result<(), Ended> {
@@ -441,17 +176,6 @@ impl Conversation {
     }
 }
 
-/// What a phase may use of memory: as much as the command, whose tree is dead or not yet there; but with a small limit
-/// enough for a repository of ordinary size.
-fn phase_memory(limit: Option<Bytes>) -> Option<u64> {
-    limit.map(|limit| limit.0.max(LEAST_PHASE_MEMORY))
-}
-
-/// New content that a capture may hold: three times as much is in memory together with the objects and the patch made of it.
-fn max_changed_bytes(limit: Option<Bytes>) -> u64 {
-    limit.map_or(MAX_CHANGED, |limit| (limit.0 / 4).clamp(LEAST_PHASE_MEMORY / 16, MAX_CHANGED))
-}
-
 /// Whether both pipes end soon; asked again, those that have ended stay so.
 async fn ends(pump: &mut Option<JoinHandle<()>>) -> bool {
     let Some(handle) = pump else { return true };
@@ -464,13 +188,6 @@ async fn ends(pump: &mut Option<JoinHandle<()>>) -> bool {
 
 fn seal(bytes: &[u8]) -> Result<OwnedFd, Problem> {
     Sealed::new(bytes).map_err(|error| storage("a secret cannot be handed over", &error))
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// What a last frame says.
@@ -488,16 +205,7 @@ fn told(attempt: &Attempt, up: Up) -> Ended {
 }
 
 fn out_of_turn(up: &Up) -> Ended {
-    let name = match up {
-        Up::Hello(_) => "Hello",
-        Up::Baseline(_) => "Baseline",
-        Up::Enforced(_) => "Enforced",
-        Up::Started(_) => "Started",
-        Up::Exited(_) => "Exited",
-        Up::Captured(_) => "Captured",
-        Up::Refused(_) => "Refused",
-        Up::Fault(_) => "Fault",
-    };
+    let name = up.name();
     Problem::new(Code::WorkerFailed, format!("the worker sent {name} out of turn")).into()
 }
 

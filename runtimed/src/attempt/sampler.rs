@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 use super::cpu;
 use super::workspace::Workspace;
 use super::{Attempt, Ended, storage};
-use crate::daemon::{Live, Stop};
+use crate::live::{Live, Stop};
 use crate::workers::Worker;
 
 /// From one look to the next, at least.

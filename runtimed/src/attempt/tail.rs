@@ -16,8 +16,8 @@ use super::collect::PATCH;
 use super::uploads::{self, Item};
 use super::workspace::{Workspace, blocking};
 use crate::artifacts::MAX_UPLOADS;
-use crate::daemon::Stop;
 use crate::journal::Record;
+use crate::live::Stop;
 
 /// Uploads, reports and releases.
 pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
@@ -81,7 +81,7 @@ pub(super) async fn run(mut attempt: Attempt, workspace: Option<Workspace>) {
 
 /// Puts everything that was collected into the store, until the deadline.
 async fn upload(attempt: &mut Attempt) {
-    attempt.live.set(|now| now.step = Some(Step::Upload));
+    attempt.enter(Step::Upload);
     let facts = attempt.live.log.facts();
     attempt.result.log.bytes = facts.bytes;
     attempt.result.log.records = facts.records;
@@ -121,8 +121,7 @@ async fn upload(attempt: &mut Attempt) {
     }
     attempt.result.uploads_incomplete = failed.into_iter().take(100).collect();
     if !nothing {
-        let lap = attempt.clock.lap(Step::Upload);
-        attempt.result.steps.push(lap);
+        attempt.leave(Step::Upload);
     }
 }
 

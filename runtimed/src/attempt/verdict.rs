@@ -5,7 +5,7 @@ use runtimed_api::policy::Granted;
 use runtimed_api::run::limits::LimitName;
 use runtimed_api::run::outcome::{Outcome, Verdict};
 
-use crate::daemon::Stop;
+use crate::live::Stop;
 
 // The numbers of signal(7), the same on every architecture that we are built for.
 const SIGKILL: u8 = 9;

@@ -60,7 +60,7 @@ impl Workspace {
         name: TreeName,
         permit: Permit,
     ) -> Result<Self, Ended> {
-        attempt.live.set(|now| now.step = Some(Step::Allocate));
+        attempt.enter(Step::Allocate);
         let daemon = Arc::clone(&attempt.daemon);
         let made = blocking(move || {
             let roots = &daemon.roots;
@@ -96,8 +96,7 @@ impl Workspace {
         })
         .await?;
         let (tmp, home, workspace) = made?;
-        let lap = attempt.clock.lap(Step::Allocate);
-        attempt.result.steps.push(lap);
+        attempt.leave(Step::Allocate);
         let whole = attempt.daemon.whole.clone();
         Ok(Self { tmp, home, workspace, staging: None, whole, left: false, _permit: permit })
     }
@@ -159,7 +158,7 @@ impl Workspace {
         attempt: &mut Attempt,
         secrets: &[Staged],
     ) -> Result<StagedEnv, Ended> {
-        attempt.live.set(|now| now.step = Some(Step::Stage));
+        attempt.enter(Step::Stage);
         let mut env = StagedEnv::default();
         if secrets.is_empty() {
             return Ok(env);
@@ -197,8 +196,7 @@ impl Workspace {
             }
         }
         env.any = true;
-        let lap = attempt.clock.lap(Step::Stage);
-        attempt.result.steps.push(lap);
+        attempt.leave(Step::Stage);
         Ok(env)
     }
 
@@ -264,7 +262,7 @@ impl Workspace {
 
     async fn scrub_staged(&mut self, attempt: &mut Attempt) -> Slot {
         let Some(staging) = self.staging.take() else { return Slot::Free };
-        attempt.live.set(|now| now.step = Some(Step::Scrub));
+        attempt.enter(Step::Scrub);
         let report = match blocking(move || staging.scrub()).await {
             Ok(report) => report,
             Err(problem) => {
@@ -279,8 +277,7 @@ impl Workspace {
             .journal
             .note(Record::Scrubbed { attempt: attempt.key().clone(), scrub: scrub.clone() });
         attempt.result.scrub = Some(scrub);
-        let lap = attempt.clock.lap(Step::Scrub);
-        attempt.result.steps.push(lap);
+        attempt.leave(Step::Scrub);
         if verified { Slot::Free } else { Slot::Quarantined }
     }
 

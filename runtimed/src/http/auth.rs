@@ -10,7 +10,8 @@ use runtimed_api::parse;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::tokens::Tokens;
 
-use crate::daemon::{Daemon, Live};
+use crate::daemon::Daemon;
+use crate::live::Live;
 
 /// The attempt of this Run, if the request may read it. Without a good token nobody learns whether there is one.
 pub(super) fn attempt(

@@ -1,3 +1,5 @@
+//! A job's log on its own standard output and error, as it comes.
+
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
@@ -5,7 +7,8 @@ use runtimed_api::log::{self, Body, Stream};
 use runtimed_client::logs::{Chunk, More, Source as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{Daemon, Live};
+use crate::daemon::Daemon;
+use crate::live::Live;
 use crate::logs::LiveSource;
 
 /// Writes the log of the one attempt to the container's stdout and stderr as it comes: masked, as whoever follows it sees

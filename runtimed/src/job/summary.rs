@@ -1,3 +1,5 @@
+//! The summary of a job, for the container's termination message and for a directory of results.
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;

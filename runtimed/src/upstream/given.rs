@@ -1,3 +1,5 @@
+//! The upstream of a job that has its Run already: there is no controller to ask.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
