@@ -5,12 +5,13 @@
 //! could change that one's mode. Nothing here follows a link or crosses a mount, and a tree is removed however hostile
 //! the Run left it.
 
+mod error;
+mod medium;
 mod name;
 mod remove;
 mod usage;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -19,96 +20,13 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+pub use self::error::TreeError;
+pub use self::medium::Medium;
 pub use self::name::{BadTreeName, TreeName};
 pub use self::remove::Removed;
 pub(crate) use self::remove::sweep;
 pub use self::usage::{Seen, Usage};
 use crate::dirs::{self, Identity, Repair};
-
-/// What a file system keeps its bytes on, as far as it matters to secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Medium {
-    /// Memory that may be swapped out.
-    Tmpfs,
-    /// Memory that is never swapped out.
-    Ramfs,
-    /// Anything else: overwriting guarantees nothing there.
-    Disk,
-}
-
-impl Medium {
-    /// Whether what is stored there never reaches a disk by being stored.
-    #[must_use]
-    pub fn is_memory(self) -> bool {
-        self != Self::Disk
-    }
-
-    fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
-        // linux/magic.h: TMPFS_MAGIC, RAMFS_MAGIC.
-        Ok(match rustix::fs::fstatfs(fd)?.f_type {
-            0x0102_1994 => Self::Tmpfs,
-            0x8584_58f6 => Self::Ramfs,
-            _ => Self::Disk,
-        })
-    }
-}
-
-impl fmt::Display for Medium {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tmpfs => "tmpfs",
-            Self::Ramfs => "ramfs",
-            Self::Disk => "disk",
-        })
-    }
-}
-
-/// Why a tree could not be made, found, measured or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// A system call failed.
-    #[error("cannot {action} {path}")]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why the kernel refused.
-        #[source]
-        source: Errno,
-    },
-    /// A directory that was just made or found is not a private one of this uid.
-    #[error(
-        "{path} belongs to uid {uid} with mode {mode:04o}, not to this process with mode 0700; remove it by hand"
-    )]
-    NotPrivate {
-        /// The directory.
-        path: PathBuf,
-        /// Who owns it.
-        uid: u32,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Another directory has taken the tree's name.
-    #[error("{path} was replaced by another directory, which is left alone; remove it by hand")]
-    Replaced {
-        /// The tree's path.
-        path: PathBuf,
-    },
-    /// Something in the tree could not be removed; everything else was.
-    #[error("{left} entries beneath {path} could not be removed, the first is {first}; remove them by hand")]
-    Left {
-        /// The tree's path.
-        path: PathBuf,
-        /// How many attempts to remove an entry failed.
-        left: u64,
-        /// The first of them, beneath the tree, with its owner if that is another uid.
-        first: String,
-        /// Why the first of them failed.
-        #[source]
-        source: Errno,
-    },
-}
 
 /// One of the directories in which trees are made.
 #[derive(Clone, Debug)]

@@ -1,3 +1,5 @@
+//! Walking a directory that may be hostile: by descriptors, through no link, within limits.
+
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;

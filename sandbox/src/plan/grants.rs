@@ -1,3 +1,5 @@
+//! The paths that a policy opens, and what no grant may open.
+
 use std::path::{Component, Path, PathBuf};
 
 use super::Refusal;

@@ -1,3 +1,5 @@
+//! Giving up root, with a look at whether it is gone.
+
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};

@@ -1,3 +1,5 @@
+//! Ending everything below this process.
+
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,3 +1,5 @@
+//! The first process of a process namespace: who it is there, and whether it can make views.
+
 use std::fs;
 use std::io;
 

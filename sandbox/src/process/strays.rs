@@ -1,3 +1,5 @@
+//! Children that this process has not started: orphans of what it has.
+
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};

@@ -1,3 +1,5 @@
+//! Who is below whom, as `/proc` says, and signals to all of them.
+
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 

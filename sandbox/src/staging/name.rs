@@ -1,3 +1,5 @@
+//! The name of a staged file, which no path can hide in.
+
 use std::fmt;
 use std::str::FromStr;
 

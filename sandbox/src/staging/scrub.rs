@@ -1,3 +1,5 @@
+//! Scrub: the values overwritten, every name removed, and a last look.
+
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,3 +1,5 @@
+//! A child between `clone` and `execve`: it shares its launcher's memory, and does nothing but system calls.
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};

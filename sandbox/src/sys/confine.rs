@@ -1,3 +1,5 @@
+//! The steps that confine the calling thread, in the one order that works.
+
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::io::Errno;

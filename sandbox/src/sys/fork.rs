@@ -1,3 +1,5 @@
+//! Forking a process of one thread, closing descriptors, and ending at once.
+
 use std::os::fd::RawFd;
 
 use rustix::io::Errno;

@@ -1,3 +1,5 @@
+//! Starting a program with `clone`, in the launcher's memory and on a stack of its own.
+
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -1,3 +1,5 @@
+//! Changing a mode through a descriptor, whatever it was opened for.
+
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;

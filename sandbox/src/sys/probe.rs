@@ -1,3 +1,5 @@
+//! Asking the kernel what it offers.
+
 use std::mem::MaybeUninit;
 
 use rustix::io::Errno;

@@ -1,3 +1,5 @@
+//! Making a view of the machine: mounts in namespaces of the caller's own.
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 

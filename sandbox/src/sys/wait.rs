@@ -1,3 +1,5 @@
+//! Collecting children with what they used, and signals that safe wrappers do not send.
+
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 

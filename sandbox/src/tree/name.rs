@@ -1,3 +1,5 @@
+//! The name of a tree in its root, which nobody can guess.
+
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::str::FromStr;

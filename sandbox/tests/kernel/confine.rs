@@ -13,7 +13,7 @@ use runtimed_sandbox::support::Support;
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use crate::identity::{is_root, probe_path};
+use crate::identity::{only_root_can, probe_path};
 
 /// A machine with a daemon and a Run: the Run's tree, and things outside that are the daemon's.
 struct Scene {
@@ -279,8 +279,8 @@ fn x32_numbers_end_the_process() {
 
 #[test]
 fn root_keeps_no_power_inside() {
-    if !is_root() {
-        return; // An ordinary uid has none to lose.
+    if !only_root_can("lose root's power over files") {
+        return;
     }
     let scene = Scene::new();
     std::fs::write(scene.path("tree/shadowed"), "x").unwrap();

@@ -24,6 +24,15 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// The same, where only root has what is tested; whoever runs the tests is told what was not.
+#[expect(clippy::print_stderr, reason = "a person who runs the tests is told what was not run")]
+pub(crate) fn only_root_can(what: &str) -> bool {
+    if !is_root() {
+        eprintln!("not run, for only root can: {what}");
+    }
+    is_root()
+}
+
 /// Runs the test of this name in a process of an ordinary uid, if this one is root, and requires that it passes.
 pub(crate) fn also_as_ordinary(test: &str, environment: &[(&str, &Path)]) {
     if !is_root() {

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use runtimed_sandbox::spawn::{Executable, Spawn, Status};
 
-use crate::identity::{is_root, probe_path};
+use crate::identity::{is_root, only_root_can, probe_path};
 
 /// Runs a scenario of the probe program in a process of its own, which has one thread, and requires that it passes.
 pub(crate) fn scenario(words: &[&str]) {
@@ -50,7 +50,7 @@ both! {
 
 #[test]
 fn root_is_given_up_for_good() {
-    if is_root() {
-        scenario(&["drop"]); // It takes root to have something to give up.
+    if only_root_can("give root up") {
+        scenario(&["drop"]);
     }
 }

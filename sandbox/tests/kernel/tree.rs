@@ -9,7 +9,7 @@ use runtimed_sandbox::tree::{Medium, Root, Seen, Tree, TreeError};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
-use crate::identity::{NOBODY, also_as_ordinary, is_root};
+use crate::identity::{NOBODY, also_as_ordinary, is_root, only_root_can};
 
 /// Roots on whatever the temporary directory is, and on a tmpfs.
 fn places() -> Vec<TempDir> {
@@ -186,8 +186,8 @@ both! {
 
 #[test]
 fn another_mount_is_not_entered() {
-    if !is_root() {
-        return; // Only root can mount; the run as root covers it.
+    if !only_root_can("mount") {
+        return;
     }
     let place = tempfile::tempdir().unwrap();
     let tree = Root::open(place.path()).unwrap().create().unwrap();
@@ -219,8 +219,8 @@ fn what_another_uid_left_is_named_and_the_rest_is_removed() {
         assert!(!path.join("own").exists() && path.join("foreign/file").exists());
         return;
     }
-    if !is_root() {
-        return; // It takes root to make something that another uid owns.
+    if !only_root_can("make something that another uid owns") {
+        return;
     }
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o777)).unwrap();
