@@ -12,3 +12,4 @@ pub mod marks;
 pub mod process;
 pub mod runs;
 pub mod s3;
+pub mod wait;

@@ -118,17 +118,8 @@ async fn stored_runs(args: &Args, stored: &[u32], runs: u32) {
         cluster.run(run(&format!("warm-{wanted}"))).await;
         let one = measure(&cluster, &format!("one-{wanted}"), runs, 1).await;
         let eight = measure(&cluster, &format!("eight-{wanted}"), runs, 8).await;
-        let (base_one, base_eight) = *first.get_or_insert((one.p50, eight.p50));
-        println!(
-            "{wanted:>6} stored: 1 in flight p50 {} p99 {} ({:.2} × the first); 8 in flight p50 {} p99 {} ({:.2} ×), {:.0}/s; filled and started again in {filled:.1?}",
-            millis(one.p50),
-            millis(one.p99),
-            ratio(one.p50, base_one),
-            millis(eight.p50),
-            millis(eight.p99),
-            ratio(eight.p50, base_eight),
-            eight.rate,
-        );
+        let compared = compare(&mut first, &one, &eight);
+        println!("{wanted:>6} stored: {compared}; filled and started again in {filled:.1?}");
     }
 }
 
@@ -157,17 +148,7 @@ async fn daemons_and_runs(args: &Args, daemons: &[usize], runs: u32) {
         measure(&cluster, "warm", 20, 1).await;
         let one = measure(&cluster, "one", runs, 1).await;
         let eight = measure(&cluster, "eight", runs, 8).await;
-        let (base_one, base_eight) = *first.get_or_insert((one.p50, eight.p50));
-        println!(
-            "{count:>3} daemons: 1 in flight p50 {} p99 {} ({:.2} × the first); 8 in flight p50 {} p99 {} ({:.2} ×), {:.0}/s",
-            millis(one.p50),
-            millis(one.p99),
-            ratio(one.p50, base_one),
-            millis(eight.p50),
-            millis(eight.p99),
-            ratio(eight.p50, base_eight),
-            eight.rate,
-        );
+        println!("{count:>3} daemons: {}", compare(&mut first, &one, &eight));
     }
 }
 
@@ -309,6 +290,21 @@ async fn measure(cluster: &Cluster, name: &str, count: u32, in_flight: usize) ->
     let mut took: Vec<_> = stream::iter(0..count).map(one).buffer_unordered(in_flight).collect().await;
     let rate = f64::from(count) / begun.elapsed().as_secs_f64();
     Figures { p50: percentile(&mut took, 50), p99: percentile(&mut took, 99), rate }
+}
+
+/// The figures with one and with eight in flight, beside the first of their kind.
+fn compare(first: &mut Option<(Duration, Duration)>, one: &Figures, eight: &Figures) -> String {
+    let (base_one, base_eight) = *first.get_or_insert((one.p50, eight.p50));
+    format!(
+        "1 in flight p50 {} p99 {} ({:.2} × the first); 8 in flight p50 {} p99 {} ({:.2} ×), {:.0}/s",
+        millis(one.p50),
+        millis(one.p99),
+        ratio(one.p50, base_one),
+        millis(eight.p50),
+        millis(eight.p99),
+        ratio(eight.p50, base_eight),
+        eight.rate,
+    )
 }
 
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {

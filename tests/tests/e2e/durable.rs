@@ -31,7 +31,7 @@ async fn a_daemon_that_is_stopped_is_overtaken_when_its_command_is_dead() {
     let index: usize = holder.trim_start_matches("daemon-").parse().expect("its number");
     cluster.daemon(index).signal(Signal::STOP);
     let run = cluster.end(&name).await;
-    assert_eq!(super::lifecycle::processes_with("61.37"), 0, "the daemon is stopped still");
+    assert_eq!(runtimed_tests::wait::processes_with("61.37"), 0, "the daemon is stopped still");
     assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
     let attempts = run.status.expect("a status").attempts;
     let ends: Vec<_> = attempts.iter().flat_map(|attempt| &attempt.result).map(|result| result.end).collect();

@@ -99,7 +99,7 @@ async fn end(cluster: &Cluster, namespace: &Namespace, name: &RunName) -> Run {
     if let Ok(events) = cluster.client.logs(namespace, name, &query).await {
         futures_util::StreamExt::count(events).await;
     }
-    runtimed_tests::cluster::eventually("the Run to end", async || {
+    runtimed_tests::wait::eventually("the Run to end", async || {
         let run = cluster.client.get(namespace, name).await.expect("a Run");
         phase(&run).is_terminal()
     })

@@ -1,12 +1,12 @@
 //! How Runs begin and end.
 
-use std::time::Duration;
-
+use runtimed_api::run::Run;
 use runtimed_api::run::limits::LimitName;
 use runtimed_api::run::outcome::Verdict;
 use runtimed_api::run::status::{AttemptEnd, Phase};
 use runtimed_tests::cluster::{Cluster, Options, namespace, phase, result};
 use runtimed_tests::runs::shell;
+use runtimed_tests::wait::{eventually, processes_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_command_prints_is_in_the_log_and_not_in_the_status() {
@@ -67,14 +67,27 @@ async fn a_pending_run_is_cancelled_at_once_and_says_why_it_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_that_meets_the_end_leaves_one_end_for_ever() {
     let cluster = Cluster::start(Options { slots: 4, ..Options::default() }).await;
-    for index in 0..20_u32 {
-        let name = cluster.submit(shell(&format!("race-{index}"), "true", ""), &[]).await;
-        // From before the hand-out to after the end, over the course of the loop.
-        tokio::time::sleep(Duration::from_micros(u64::from(index) * 700)).await;
+    for index in 0..24_u32 {
+        let line = if index % 4 == 0 { "sleep 30.3" } else { "true" };
+        let name = cluster.submit(shell(&format!("race-{index}"), line, ""), &[]).await;
+        let seen = match index % 4 {
+            0 | 1 => Phase::Pending,
+            2 => phase(&cluster.until(&name, |run| phase(run) != Phase::Pending).await),
+            _ => {
+                let done = |run: &Run| !matches!(phase(run), Phase::Pending | Phase::Running);
+                phase(&cluster.until(&name, done).await)
+            }
+        };
         // One that is over cannot be cancelled any more, and says so.
         let _over = cluster.client.cancel(&namespace(), &name).await;
         let ended = phase(&cluster.end(&name).await);
-        assert!(matches!(ended, Phase::Succeeded | Phase::Cancelled), "{ended}");
+        match (index % 4, seen) {
+            (0, _) => assert_eq!(ended, Phase::Cancelled, "it sleeps"),
+            (_, Phase::Pending | Phase::Running) => {
+                assert!(matches!(ended, Phase::Succeeded | Phase::Cancelled), "{ended}");
+            }
+            _ => assert_eq!(ended, Phase::Succeeded, "the command had ended: {seen}"),
+        }
         let _over = cluster.client.cancel(&namespace(), &name).await;
         let later = cluster.client.get(&namespace(), &name).await.expect("it is kept");
         assert_eq!(phase(&later), ended);
@@ -133,7 +146,7 @@ async fn a_tree_that_ignores_term_is_killed_after_the_grace() {
         "trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 33.1' &) ; echo ready; sleep 33.1; sleep 33.1";
     let name = cluster.submit(shell("stubborn", line, "limits: { grace: 300ms }"), &[]).await;
     cluster.until(&name, |run| phase(run) == Phase::Running).await;
-    wait_for(|| processes_with("33.1") >= 2).await;
+    eventually("both processes to run", async || processes_with("33.1") >= 2).await;
     cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
     let run = cluster.end(&name).await;
     assert_eq!(phase(&run), Phase::Cancelled);
@@ -162,22 +175,4 @@ async fn a_run_at_a_limit_ends_and_names_the_limit() {
         assert_eq!(runtimed_api::exit::of(run.status.as_ref().expect("a status")), Some(123));
     }
     assert!(cluster.drain().is_empty());
-}
-
-/// How many processes have this word among their arguments.
-pub(crate) fn processes_with(word: &str) -> usize {
-    let of = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-    let words = std::fs::read_dir("/proc").expect("/proc").flatten().map(of);
-    words.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()
-}
-
-/// Looks until it is so, at most ten seconds.
-async fn wait_for(so: impl Fn() -> bool) {
-    for _ in 0..1000 {
-        if so() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it did not come to that in ten seconds");
 }

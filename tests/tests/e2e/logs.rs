@@ -7,9 +7,10 @@ use runtimed_api::log::LogEvent;
 use runtimed_api::run::status::Phase;
 use runtimed_client::controller::{LogQuery, LogStream};
 use runtimed_tests::broken_network::{Fault, FaultProxy};
-use runtimed_tests::cluster::{Cluster, Options, eventually, namespace, phase, result};
+use runtimed_tests::cluster::{Cluster, Options, namespace, phase, result};
 use runtimed_tests::process::command;
 use runtimed_tests::runs::shell;
+use runtimed_tests::wait::eventually;
 
 /// What the controller has of a log, however little.
 async fn stored(cluster: &Cluster, name: &str) -> String {

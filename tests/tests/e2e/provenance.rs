@@ -72,7 +72,7 @@ async fn what_is_not_vouched_for_is_refused_by_its_own_rule() {
     let made = cluster.run(repository.run("made", "echo more >> greeting", "")).await;
     let genuine = statement(&made).verify(&cluster.client.keys().await.expect("keys"), Timestamp::now());
     let genuine = genuine.expect("genuine").statement().clone();
-    let key = fs::read(cluster.controller_data().join("signing.key")).expect("the key");
+    let key = fs::read(cluster.controller_dir().join("signing.key")).expect("the key");
     let key = Signer::from_seed(&key.try_into().expect("32 bytes"));
     let stranger = Signer::from_seed(&[7; 32]);
 
@@ -141,7 +141,7 @@ async fn what_is_not_vouched_for_is_refused_by_its_own_rule() {
     }
 
     // Other bytes where the patch is kept.
-    let kept = cluster.controller_data().join("blobs/patches/default").join(digests[0].hex());
+    let kept = cluster.controller_dir().join("blobs/patches/default").join(digests[0].hex());
     let bytes = fs::read_to_string(&kept).expect("it is kept there");
     fs::write(&kept, bytes.replace("+more", "+evil")).expect("written");
     assert_eq!(refused(&cluster, prior(&repository, "tampered", &digests[0])).await, Rule::PATCH_DIGEST);
@@ -180,7 +180,7 @@ async fn an_uploaded_patch_is_attributed_and_a_rotated_key_is_good_until_it_expi
             assert_eq!(uploaded.by, "tester");
         });
     });
-    let data = cluster.controller_data();
+    let data = cluster.controller_dir();
     let file = fs::File::options().write(true).open(data.join("signing.key"));
     std::io::Write::write_all(&mut file.expect("the key"), &[3; 32]).expect("written");
     cluster.edit_controller(|_| {});

@@ -20,7 +20,7 @@ async fn modes_that_a_run_takes_away_are_given_back() {
     // In namespaces a Run sees no place but its own.
     let runtime_toml = "[sandbox]\ntier = \"Base\"\n".to_owned();
     let mut cluster = Cluster::start(Options { runtime_toml, ..Options::default() }).await;
-    let state = cluster.state_place(0);
+    let state = cluster.state_dir(0);
     let line = format!(
         "echo k=v > $RUNTIMED_OUTPUTS; echo kept > $RUNTIMED_ARTIFACTS_DIR/one; echo new > file; mkdir -p $HOME/deep/er; \
          for d in $HOME/deep $HOME $TMPDIR $(dirname $RUNTIMED_OUTPUTS) $RUNTIMED_ARTIFACTS_DIR $(dirname $RUNTIMED_SECRET_LLM_FILE) \

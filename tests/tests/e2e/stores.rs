@@ -9,9 +9,10 @@ use runtimed_api::digest::Digest;
 use runtimed_api::run::status::Phase;
 use runtimed_store::{Begun, BlobStore, Place, StoreConfig};
 use runtimed_tests::broken_network::{Fault, FaultProxy};
-use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED, eventually, namespace, phase, result};
+use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED, namespace, phase, result};
 use runtimed_tests::runs::shell;
 use runtimed_tests::s3::{BUCKET, S3};
+use runtimed_tests::wait::eventually;
 
 /// A directory with the files of a credential.
 fn credentials() -> tempfile::TempDir {

@@ -8,6 +8,7 @@ use runtimed_api::run::Run;
 use runtimed_api::run::status::Phase;
 use runtimed_tests::cluster::{Cluster, Options, phase, result};
 use runtimed_tests::runs::shell;
+use runtimed_tests::wait::{eventually, processes_with};
 use rustix::process::{Pid, Signal};
 
 fn options(tier: &str) -> Options {
@@ -101,7 +102,7 @@ async fn nothing_outlives_a_supervisor_or_a_daemon_that_is_killed() {
         let mut cluster = Cluster::start(options(tier)).await;
         let name = cluster.submit(shell("orphaned", &storm(first), ""), &[]).await;
         cluster.until_printed(&name).await;
-        wait_until(|| processes_with(first) >= 16).await;
+        eventually("the first command to run", async || processes_with(first) >= 16).await;
         let daemon = cluster.daemon(0).pid();
         let worker = child_of(daemon).expect("a worker");
         rustix::process::kill_process(worker, Signal::KILL).expect("killed");
@@ -111,10 +112,10 @@ async fn nothing_outlives_a_supervisor_or_a_daemon_that_is_killed() {
 
         let name = cluster.submit(shell("lost", &storm(second), ""), &[]).await;
         cluster.until_printed(&name).await;
-        wait_until(|| processes_with(second) >= 16).await;
+        eventually("the second command to run", async || processes_with(second) >= 16).await;
         cluster.daemon(0).signal(Signal::KILL);
         cluster.daemon(0).wait(Duration::from_secs(10));
-        wait_until(|| processes_with(second) == 0).await;
+        eventually("nothing of it to be left", async || processes_with(second) == 0).await;
         cluster.restart_daemon(0);
         assert_eq!(phase(&cluster.end(&name).await), Phase::Lost, "{tier}");
     }
@@ -128,20 +129,4 @@ fn child_of(parent: Pid) -> Option<Pid> {
             list.split_ascii_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?))
         });
     children.into_iter().next()
-}
-
-/// Looks until it is so, at most ten seconds.
-async fn wait_until(so: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !so() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it did not come to that in ten seconds");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// How many processes have this word among their arguments.
-fn processes_with(word: &str) -> usize {
-    let of = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
-    let lines = fs::read_dir("/proc").expect("/proc").flatten().map(of);
-    lines.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()
 }
