@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_goes_first_and_drafts_go_at_the_next_start() {
+    fn the_longest_unused_goes_first_and_drafts_at_the_next_start() {
         let state = tempfile::tempdir().expect("a directory");
         let mirrors = Mirrors::open(state.path(), 1000).expect("opened");
         let namespace = "default".parse().expect("a name");

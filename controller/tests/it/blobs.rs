@@ -77,7 +77,7 @@ async fn results_are_there_when_the_daemon_is_gone() {
 }
 
 #[tokio::test]
-async fn a_lease_token_opens_its_own_attempt_alone_and_only_while_it_goes_on() {
+async fn a_lease_token_opens_its_own_attempt_while_it_goes_on() {
     let server = Server::start();
     let alice = server.client(ALICE);
     for name in ["a", "b"] {
@@ -171,7 +171,7 @@ async fn prior_patches_are_resolved_in_their_own_namespace() {
 }
 
 #[tokio::test]
-async fn artifacts_are_given_to_the_attempts_that_name_them_in_their_own_namespace() {
+async fn artifacts_are_given_to_attempts_of_their_namespace() {
     let server = Server::start();
     let alice = server.client(ALICE);
     let name = "made".parse().expect("a name");

@@ -123,7 +123,7 @@ async fn a_running_run_is_cancelled_by_an_order_and_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_command_that_had_completed_keeps_its_outcome_when_it_is_cancelled() {
+async fn a_completed_command_keeps_its_outcome_when_cancelled() {
     let server = Server::start();
     let alice = server.client(ALICE);
     alice.submit(&default(), &run("a", "")).await.expect("submitted");
@@ -149,7 +149,7 @@ async fn a_run_waits_no_longer_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_finished_run_is_removed_after_its_time_and_a_deleted_one_at_once() {
+async fn a_finished_run_goes_after_its_time_and_a_deleted_one_at_once() {
     let server = Server::start();
     let admin = server.client(ADMIN);
     for (name, more) in [("short", r#","ttlAfterFinished":"1ms""#), ("kept", ""), ("doomed", "")] {

@@ -68,7 +68,7 @@ fn kept_secrets(server: &Server) -> i64 {
 }
 
 #[tokio::test]
-async fn submitted_secrets_survive_a_restart_sealed_and_go_when_the_run_is_over() {
+async fn submitted_secrets_survive_a_restart_and_go_with_the_run() {
     let mut server = Server::start();
     let name = "llm".parse().expect("a name");
     let value = |lease: &runtimed_api::session::Lease| lease.secrets.get(&name).map(|v| v.expose().to_vec());

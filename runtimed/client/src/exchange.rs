@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_asks_to_wait_in_seconds_or_until_a_date_and_never_for_long() {
+    fn retry_after_is_in_seconds_or_a_date_and_never_long() {
         let now = "2026-11-21T22:00:00Z".parse().expect("a time");
         let seconds = |value| asked_to_wait(value, now).map(|wait| wait.as_secs());
         assert_eq!(seconds("2"), Some(2));

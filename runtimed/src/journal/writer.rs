@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_appended_is_there_after_a_restart_and_what_is_over_is_not() {
+    async fn a_restart_finds_what_was_appended_and_is_not_over() {
         let dir = tempfile::tempdir().expect("a directory");
         let (journal, state, known) = Journal::open(dir.path()).expect("opens");
         assert_eq!(known, Known::All);

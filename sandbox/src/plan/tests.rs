@@ -176,7 +176,7 @@ fn the_only_run_of_a_pod_is_confined_as_any_other() {
 }
 
 #[test]
-fn only_the_policy_can_name_what_else_may_be_missing_and_never_the_files() {
+fn only_the_policy_names_what_may_be_missing_and_never_files() {
     let mut named = policy(Profile::Compatible, ports());
     named.may_degrade = vec![Protection::TcpPorts, Protection::Files, Protection::SystemCalls];
     assert_eq!(

@@ -103,7 +103,7 @@ fn every_rule_names_a_call_once_and_has_a_reason() {
 }
 
 #[test]
-fn calls_that_are_always_refused_answer_eperm_and_no_other_is_touched() {
+fn always_refused_calls_answer_eperm_and_no_other_is_touched() {
     for architecture in [X86_64, Aarch64] {
         let filter = Filter::new(&Policy::default(), architecture);
         let rules = rules(&Policy::default());

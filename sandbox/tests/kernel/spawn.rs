@@ -50,7 +50,7 @@ both! {
         child.signal(Signal::TERM).unwrap();
     }
 
-    fn environment_descriptors_directory_and_signals_are_only_what_was_given() {
+    fn a_child_starts_with_nothing_but_what_was_given() {
         let leaked = fs::File::open("/etc/passwd").unwrap();
         let plain = rustix::io::dup(&leaked).unwrap(); // Without close-on-exec.
         let script = "set; pwd; ls -l /proc/self/fd; grep Sig /proc/self/status";

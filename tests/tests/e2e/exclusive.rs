@@ -25,7 +25,7 @@ fn roots(cluster: &Cluster) -> [String; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_has_the_three_directories_whole_and_the_next_finds_them_empty() {
+async fn a_run_has_the_directories_whole_the_next_finds_them_empty() {
     let mut cluster = Cluster::start(options()).await;
     let [tmp, home, workspace] = roots(&cluster);
     let line = format!(

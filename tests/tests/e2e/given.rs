@@ -17,7 +17,7 @@ const BUILD: &str = "mkdir $RUNTIMED_ARTIFACTS_DIR/sub; printf '#!/bin/sh\\necho
                      chmod +x $RUNTIMED_ARTIFACTS_DIR/sub/tool; echo one > $RUNTIMED_ARTIFACTS_DIR/a; echo one > $RUNTIMED_ARTIFACTS_DIR/b";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn artifacts_of_earlier_runs_are_inputs_that_can_be_read_and_executed_and_not_changed() {
+async fn inputs_can_be_read_and_executed_and_not_changed() {
     for tier in ["Base", "Namespaces"] {
         let runtime_toml = format!("[sandbox]\ntier = \"{tier}\"\n");
         let mut cluster = Cluster::start(Options { runtime_toml, ..Options::default() }).await;

@@ -21,7 +21,7 @@ pub(crate) fn ctl(cluster: &Cluster, dir: &Path, arguments: &[&str]) -> (Option<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_is_run_again_on_top_of_what_it_changed_and_its_patch_comes_home() {
+async fn a_rerun_builds_on_its_own_patch_which_comes_home() {
     let mut cluster = Cluster::start(Options::default()).await;
     let repository = Repository::new(&cluster);
     let url = repository.path().display().to_string();

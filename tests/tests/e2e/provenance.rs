@@ -163,7 +163,7 @@ async fn what_is_not_vouched_for_is_refused_by_its_own_rule() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_uploaded_patch_is_attributed_and_a_rotated_key_is_good_until_it_expires() {
+async fn an_upload_is_attributed_and_a_rotated_key_expires() {
     let mut cluster = Cluster::start(Options::default()).await;
     let repository = Repository::new(&cluster);
     let patch = repository.patch_of("greeting", "hello\n", "hello, world\n");

@@ -11,7 +11,7 @@ use runtimed_tests::process::command;
 use runtimed_tests::runs::{read, shell};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn outputs_are_kept_and_those_over_a_bound_are_refused_with_the_reason() {
+async fn outputs_are_kept_or_refused_with_the_reason() {
     let mut cluster = Cluster::start(Options::default()).await;
     let good =
         r#"echo a=1 >> $RUNTIMED_OUTPUTS; printf 'b<<EOF\nx\ny\nEOF\na=2\n' >> $RUNTIMED_OUTPUTS; exit 3"#;

@@ -107,7 +107,7 @@ async fn a_value_that_fails_its_checks_keeps_the_former_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_closes_its_secrets_directory_does_not_stop_a_rotation() {
+async fn a_closed_secrets_directory_does_not_stop_a_rotation() {
     let mut volume = Volume::new(FIRST);
     let mut cluster = Cluster::start(volume.options()).await;
     let line = "F=$RUNTIMED_TRANSACTION_TOKEN_FILE; chmod 000 $F $(dirname $F); echo closed; until grep -q second $F 2> /dev/null; do sleep 0.02; done; echo seen";

@@ -36,7 +36,7 @@ async fn sigterm_drains_a_daemon_that_has_a_run_in_flight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_killed_leaves_nothing_running_and_reports_the_run_lost() {
+async fn a_killed_daemon_leaves_nothing_running_and_reports_lost() {
     let mut cluster = Cluster::start(Options { lease: "2s", ..Options::default() }).await;
     let run = shell("doomed", "echo up; sleep 34.9", "secrets: [{ name: llm }]");
     let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
@@ -64,7 +64,7 @@ async fn the_outcome_of_a_run_arrives_after_the_controller_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_daemons_own_endpoints_need_a_token_for_everything_but_the_probes() {
+async fn the_daemons_endpoints_need_a_token_but_for_the_probes() {
     let cluster = Cluster::start(Options::default()).await;
     let name = cluster.submit(shell("seen", "echo one; echo two; echo three; sleep 60", ""), &[]).await;
     cluster.until_printed(&name).await;

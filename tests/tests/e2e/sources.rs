@@ -13,7 +13,7 @@ const KEY: &str =
     "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAAnotakeybutlongenough\n-----END OPENSSH PRIVATE KEY-----\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_credential_of_the_wrong_kind_or_for_another_host_is_refused_before_anything_is_fetched() {
+async fn a_credential_of_another_kind_or_host_is_refused_at_once() {
     let secrets = tempfile::tempdir().expect("a directory");
     for (name, text) in
         [("username", "me"), ("password", "the password"), ("key", KEY), ("known_hosts", "h AAAA")]
@@ -40,7 +40,7 @@ async fn a_credential_of_the_wrong_kind_or_for_another_host_is_refused_before_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_cannot_be_reached_is_a_fault_that_says_so_and_no_key_stays() {
+async fn an_unreachable_source_is_a_fault_and_no_key_stays() {
     let secrets = tempfile::tempdir().expect("a directory");
     fs::write(secrets.path().join("ssh-privatekey"), KEY).expect("written");
     fs::write(secrets.path().join("known_hosts"), "[127.0.0.1]:1 ssh-ed25519 AAAA").expect("written");
@@ -67,7 +67,7 @@ async fn a_source_that_cannot_be_reached_is_a_fault_that_says_so_and_no_key_stay
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_earlier_runs_artifacts_are_the_source_of_a_later_one_in_the_same_namespace() {
+async fn artifacts_are_a_source_within_their_namespace() {
     let mut cluster = Cluster::start(Options::default()).await;
     let line = "mkdir $RUNTIMED_ARTIFACTS_DIR/sub; echo one > $RUNTIMED_ARTIFACTS_DIR/a; echo one > $RUNTIMED_ARTIFACTS_DIR/sub/b; \
                 head -c 300000 /dev/zero > $RUNTIMED_ARTIFACTS_DIR/sub/zeros";

@@ -43,7 +43,7 @@ fn with(files: &[(&str, &str, bool)]) -> Daemon {
 }
 
 #[test]
-fn files_are_laid_out_with_their_modes_and_one_content_may_have_many_names() {
+fn files_have_their_modes_and_one_content_may_have_many_names() {
     let mut daemon = with(&[("a", "same\n", false), ("d/e/tool", "same\n", true), ("z", "other\n", false)]);
     daemon.baseline();
     let place =
