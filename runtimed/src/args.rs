@@ -20,8 +20,8 @@ pub const UNPRIVILEGED: u32 = 65532;
 
 fn job_help() -> String {
     format!(
-        "Exit codes:\n{}\n  122 also when a signal to this program ended the Run. The summary settles which it was where the \
-         command's own\n  code collides with ours.\n\n\
+        "Exit codes:\n{}\n  122 also when a signal to this program ended the Run. Where the command's own code collides\n  \
+         with ours, the summary settles which it was.\n\n\
          Examples:\n  \
          runtimed job --file /etc/job/run.yaml\n  \
          runtimed job --git-url https://git.example/team/app.git --git-ref main -- make test\n  \

@@ -82,7 +82,7 @@ pub fn run(path: &std::path::Path, over: &Overlay, build: &str, args: &CheckArgs
             findings: vec![Finding::error(
                 "config.invalid",
                 error.to_string(),
-                "mend the file, or name another",
+                "mend it there, or name another file with --config",
             )],
         },
     };

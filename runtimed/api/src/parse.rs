@@ -28,6 +28,8 @@ where
         let path = error.path().to_string();
         let path = if path == "." { "" } else { &path };
         let message = error.into_inner().to_string();
+        // The TOML library says the place in a line after it, the YAML library before it.
+        let message = message.rsplit_once("\nin `").map_or(&*message, |(message, _)| message);
         let message = without_place(message.trim(), path);
         let message = match path {
             "" if message.contains(", expected struct ") => "expected a mapping of fields".to_owned(),
