@@ -39,8 +39,8 @@ async fn a_credential_of_another_kind_or_host_is_refused_at_once() {
     assert!(cluster.drain().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_source_is_a_fault_and_no_key_stays() {
+/// A key for ssh to 127.0.0.1 as a mounted Secret, and the configuration that names it `key`.
+fn mounted_key() -> (tempfile::TempDir, String) {
     let secrets = tempfile::tempdir().expect("a directory");
     fs::write(secrets.path().join("ssh-privatekey"), KEY).expect("written");
     fs::write(secrets.path().join("known_hosts"), "[127.0.0.1]:1 ssh-ed25519 AAAA").expect("written");
@@ -52,9 +52,16 @@ async fn an_unreachable_source_is_a_fault_and_no_key_stays() {
         "[secrets.key]\nsource = \"dir:{}\"\nkind = \"git-ssh\"\nhosts = [\"127.0.0.1\"]\nnamespaces = [\"*\"]\n",
         secrets.path().display()
     );
+    (secrets, runtime_toml)
+}
+
+const OVER_SSH: &str = "source: { git: { url: \"ssh://git@127.0.0.1:1/r\", credential: key } }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_source_is_a_fault_and_no_key_stays() {
+    let (_secrets, runtime_toml) = mounted_key();
     let mut cluster = Cluster::start(Options { runtime_toml, ..Options::default() }).await;
-    let source = "source: { git: { url: \"ssh://git@127.0.0.1:1/r\", credential: key } }";
-    let run = cluster.run(shell("ssh", "true", source)).await;
+    let run = cluster.run(shell("ssh", "true", OVER_SSH)).await;
     assert_eq!(phase(&run), Phase::Fault, "{:?}", run.status);
     let fault = result(&run).fault.clone().expect("a fault");
     assert_eq!(fault.code, Code::SourceUnreachable, "{fault:?}");
@@ -64,6 +71,24 @@ async fn an_unreachable_source_is_a_fault_and_no_key_stays() {
     }
     assert!(cluster.files_with(b"notakeybutlongenough").is_empty());
     assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_asks_for_the_proxy_where_it_is_told_to() {
+    // A proxy that cannot be used, so that whoever asks for it says so before ssh starts.
+    let daemon_env = vec![("HTTPS_PROXY", "http://somebody:secret@proxy.example:3128")];
+    for ssh in [true, false] {
+        let (_secrets, key) = mounted_key();
+        let runtime_toml = format!("[proxy]\nssh = {ssh}\n{key}");
+        let options = Options { runtime_toml, daemon_env: daemon_env.clone(), ..Options::default() };
+        let mut cluster = Cluster::start(options).await;
+        let run = cluster.run(shell("ssh", "true", OVER_SSH)).await;
+        let text = format!("{:?}", run.status);
+        assert_ne!(phase(&run), Phase::Succeeded, "{text}");
+        assert_eq!(text.contains("HTTPS_PROXY is not"), ssh, "{text}");
+        assert!(!text.contains("somebody"), "{text}");
+        assert!(cluster.drain().is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
