@@ -89,10 +89,15 @@ impl Setup {
         self.dir.path().join(name)
     }
 
-    fn copy(&self) -> Self {
+    /// What one of the two needs: `update` has the repository in its work tree.
+    fn copy(&self, what: &str) -> Self {
         let other = Self { dir: TempDir::new().unwrap() };
+        let unused = if what == "update" { "repo" } else { "work" };
         for entry in fs::read_dir(self.dir.path()).unwrap() {
             let name = entry.unwrap().file_name();
+            if name == unused {
+                continue;
+            }
             copy(&self.dir.path().join(&name), &other.dir.path().join(&name));
         }
         other
@@ -245,10 +250,10 @@ fn points(setup: &Setup, what: &str) -> Vec<(String, usize)> {
 
 /// Kills at every point, and has `judge` look at what is left: whether it is the new tree.
 fn kill_everywhere(template: &Setup, what: &str, judge: impl Fn(&Setup) -> bool) -> (usize, usize) {
-    let points = points(&template.copy(), what);
+    let points = points(&template.copy(what), what);
     let (mut old, mut new) = (0, 0);
     for (name, count) in &points {
-        let setup = template.copy();
+        let setup = template.copy(what);
         let inject = format!("inject={name}:signal=KILL:when={count}");
         let output = setup.strace(what, &["-e", &format!("trace={name}"), "-e", &inject]);
         assert!(!output.status.success(), "{what} survived {name} {count}");
@@ -266,7 +271,7 @@ fn kill_everywhere(template: &Setup, what: &str, judge: impl Fn(&Setup) -> bool)
 #[test]
 fn a_work_tree_is_the_old_or_the_new_one_wherever_its_update_is_killed() {
     let template = Setup::new();
-    let done = template.copy();
+    let done = template.copy("update");
     let before = files(&done.at("work"));
     let output = done.strace("update", &["-e", "trace=none"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -300,7 +305,7 @@ fn a_work_tree_is_the_old_or_the_new_one_wherever_its_update_is_killed() {
 #[test]
 fn a_workspace_is_empty_or_whole_wherever_its_making_is_killed() {
     let template = Setup::new();
-    let done = template.copy();
+    let done = template.copy("workspace");
     let before = files(&done.at("workspace"));
     assert!(done.strace("workspace", &["-e", "trace=none"]).status.success());
     let after = files(&done.at("workspace"));
