@@ -17,8 +17,8 @@ use runtimed_api::session::SecretValue;
 use zeroize::Zeroizing;
 
 use crate::config;
-pub(crate) use protected::configured;
 pub use protected::protected;
+pub(crate) use protected::{configured, own};
 
 /// The largest value: a token or a key is far smaller.
 const MAX_BYTES: u64 = 64 * 1024;

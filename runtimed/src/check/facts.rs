@@ -208,13 +208,12 @@ fn files(config: &Config) -> Vec<FileFact> {
         }
     };
     if let Some(controller) = &config.controller {
-        add("controller.token_file", Some(&controller.token_file), true);
         add("controller.ca_file", controller.ca_file.as_ref(), false);
     }
     add("http.tls_cert", config.http.tls_cert.as_ref(), false);
-    add("http.tls_key", config.http.tls_key.as_ref(), true);
-    add("http.tokens_file", config.http.tokens_file.as_ref(), true);
-    add("http.metrics_token_file", config.http.metrics_token_file.as_ref(), true);
+    for (key, path) in secrets::own(config) {
+        add(key, Some(&path), true);
+    }
     for (name, secret) in &config.secrets {
         let problem = secrets::try_source(name, secret).err().map(|problem| problem.message);
         let key = format!("secrets.{name}");

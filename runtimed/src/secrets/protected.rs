@@ -27,18 +27,24 @@ pub(crate) fn configured(config: &Config) -> BTreeSet<PathBuf> {
     paths
 }
 
-/// Sources of Runs' secrets, and the daemon's own credentials. Each table that names files is taken apart, so that a new key
-/// does not compile before it was decided what it is.
+/// Sources of Runs' secrets, and what is the daemon's own.
 fn files(config: &Config) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = config.secrets.values().map(|secret| path_of(&secret.source)).collect();
-    if let Some(Controller { token_file, url: _, ca_file: _, keys_file: _ }) = &config.controller {
-        files.push(token_file.clone());
-    }
+    let sources = config.secrets.values().map(|secret| path_of(&secret.source));
+    sources.chain(own(config).into_iter().map(|(_, path)| path)).collect()
+}
+
+/// The daemon's own credentials, by their keys, and the store that it shares with others. Each table that names files is taken
+/// apart, so that a new key does not compile before it was decided what it is.
+pub(crate) fn own(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let token = config
+        .controller
+        .as_ref()
+        .map(|Controller { token_file, url: _, ca_file: _, keys_file: _ }| token_file);
     let Http { tls_key, tokens_file, metrics_token_file, listen: _, tls_cert: _, address: _ } = &config.http;
     let store = match &config.store {
-        None => None,
+        None => ("store", None),
         // No credential, but what other Runs have left.
-        Some(StoreConfig::Directory { path }) => Some(path.clone()),
+        Some(StoreConfig::Directory { path }) => ("store.path", Some(path)),
         Some(StoreConfig::S3 {
             credentials_dir,
             bucket: _,
@@ -46,17 +52,22 @@ fn files(config: &Config) -> Vec<PathBuf> {
             region: _,
             endpoint: _,
             ca_file: _,
-        }) => credentials_dir.clone(),
+        }) => ("store.credentials_dir", credentials_dir.as_ref()),
         Some(StoreConfig::Gcs { service_account_file, bucket: _, prefix: _, ca_file: _ }) => {
-            service_account_file.clone()
+            ("store.service_account_file", service_account_file.as_ref())
         }
         Some(StoreConfig::Azure { access_key_file, account: _, container: _, prefix: _, ca_file: _ }) => {
-            access_key_file.clone()
+            ("store.access_key_file", access_key_file.as_ref())
         }
     };
-    files.extend([tls_key, tokens_file, metrics_token_file].into_iter().flatten().cloned());
-    files.extend(store);
-    files
+    let all = [
+        ("controller.token_file", token),
+        ("http.tls_key", tls_key.as_ref()),
+        ("http.tokens_file", tokens_file.as_ref()),
+        ("http.metrics_token_file", metrics_token_file.as_ref()),
+        store,
+    ];
+    all.into_iter().filter_map(|(key, path)| Some((key, path?.clone()))).collect()
 }
 
 /// The whole volume of a source in one that the kubelet mounts: the next value will be in another directory of it.

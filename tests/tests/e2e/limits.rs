@@ -36,10 +36,18 @@ async fn what_lies_on_a_memory_backed_root_is_memory() {
     assert!(cluster.drain().is_empty());
 }
 
-/// What a mode hides from a look, and what has no name any more, takes room all the same.
+/// What a mode hides from a look, and what has no name any more, takes room all the same: in the tier that this machine
+/// gives, whose processes may be in namespaces of their own, and in base.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_hidden_from_a_look_counts_as_well() {
-    let mut cluster = Cluster::start(Options { slots: 3, ..Options::default() }).await;
+    for tier in ["Auto", "Base"] {
+        hidden_counts(tier).await;
+    }
+}
+
+async fn hidden_counts(tier: &str) {
+    let runtime_toml = format!("[sandbox]\ntier = \"{tier}\"\n");
+    let mut cluster = Cluster::start(Options { slots: 3, runtime_toml, ..Options::default() }).await;
     let limits = "limits: { disk: 20Mi, timeout: 40s, grace: 100ms }";
     let hidden = "mkdir h; cd h; chmod 0300 .; head -c 60M /dev/zero > f; sleep 60";
     let nameless = "exec 3> f; rm f; head -c 60M /dev/zero >&3; sleep 60";
