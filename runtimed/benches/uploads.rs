@@ -1,7 +1,7 @@
 //! How fast results get from a workspace to the store: 19,000 small files into S3 beside the AWS CLI, and one of 4 GB beside
 //! `sha256sum` and `cp`; and how much memory that takes.
 //!
-//! `cargo bench -p runtimed --bench uploads [-- DIRECTORY]`, with an S3 server: `S3_SERVER` is the path of `s3s-fs`
+//! `cargo bench -p runtimed --bench uploads [-- [many|large] DIRECTORY]`, with an S3 server: `S3_SERVER` is the path of `s3s-fs`
 //! (`cargo install s3s-fs --version 0.14.1 --features binary`), and `aws` is in the PATH (`pip install awscli`). Either is left out
 //! where it is not there, and said so.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
@@ -28,12 +28,18 @@ const LARGE: u64 = 4_000_000_000;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
-    let given = std::env::args().nth(1).filter(|word| !word.starts_with('-')).map(PathBuf::from);
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+    let one = words.next_if(|word| ["many", "large"].contains(&word.as_str()));
+    let given = words.next().map(PathBuf::from);
     let dir = tempfile::tempdir_in(given.unwrap_or_else(std::env::temp_dir)).expect("a directory");
     let dir = dir.path();
     println!("memory at the beginning: {} MB at most", peak());
-    many(&runtime, dir);
-    large(&runtime, dir);
+    if one.as_deref() != Some("large") {
+        many(&runtime, dir);
+    }
+    if one.as_deref() != Some("many") {
+        large(&runtime, dir);
+    }
 }
 
 /// Small files, of which no two are the same.

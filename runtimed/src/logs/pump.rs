@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use runtimed_api::log::Stream;
+use rustix::pipe::fcntl_setpipe_size;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
@@ -23,10 +24,17 @@ pub async fn pump(stdout: Receiver, stderr: Receiver, redactor: Redactor, log: A
     out + err
 }
 
+/// What a pipe is given whose command writes faster than it is read: then both go on at once, and wake each other less often. Not
+/// more, and not to every pipe: those of all processes of a uid are counted together (pipe(7)).
+const LARGE_PIPE_BYTES: usize = 256 * 1024;
+/// So many full pipes in a row tell such a command.
+const FULL: u32 = 8;
+
 async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) -> u64 {
     // Taken only once there is something to read: many commands never write to one of the two.
     let mut buffer = Vec::new();
     let mut shown = Vec::new();
+    let mut full = 0_u32;
     loop {
         if pipe.readable().await.is_err() {
             break;
@@ -35,6 +43,11 @@ async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) -> u
         match pipe.try_read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
+                full = if count == PIPE_BYTES { full.saturating_add(1) } else { 0 };
+                if full == FULL {
+                    // Where the uid has as much as it may, it stays as it is.
+                    let _as_it_was = fcntl_setpipe_size(&pipe, LARGE_PIPE_BYTES);
+                }
                 shown.clear();
                 masker.push(&buffer[..count], &mut shown);
                 log.write(stream, &shown).await;

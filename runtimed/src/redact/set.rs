@@ -2,7 +2,8 @@
 //!
 //! Each needle has at least eight bytes, so that of the five groups of four bytes that begin in its first five bytes one
 //! begins at a multiple of five of the text, wherever the needle is. Only there is looked: in a small table whether the
-//! four bytes are of a needle at all, and only then which. So what is no secret is passed over five bytes at a time.
+//! four bytes are of a needle at all, and only then which. So what is no secret is passed over five bytes at a time, and more
+//! of them where all needles are longer.
 //!
 //! Needles that repeat themselves, in a text that does as well, could make that slow. The work is counted, and beyond a
 //! bound an automaton takes over whose time does not depend on what it reads.
@@ -16,8 +17,8 @@ use zeroize::Zeroizing;
 pub(super) const SHORTEST: usize = 8;
 /// Bytes that are compared at once.
 const GRAM: usize = 4;
-/// Between two looks.
-const STEP: usize = SHORTEST - GRAM + 1;
+/// Between two looks at most: with more, so much of each needle would be in the table that it told nothing.
+const MAX_STEP: usize = 16;
 /// Bits of the table's index: 32 KiB, which stay in the processor's first cache.
 const BITS: u32 = 18;
 /// Bytes that may be compared for each byte of text before the automaton takes over.
@@ -38,6 +39,8 @@ pub(super) struct Set {
     /// Whether four bytes may be in `grams`.
     maybe: Vec<u64>,
     longest: usize,
+    /// Bytes between two looks.
+    step: usize,
     automaton: OnceLock<Option<AhoCorasick>>,
 }
 
@@ -51,10 +54,12 @@ pub(super) struct Hit {
 
 impl Set {
     pub(super) fn new(needles: Vec<Needle>) -> Self {
-        let mut grams = Zeroizing::new(Vec::with_capacity(needles.len() * STEP));
+        let shortest = needles.iter().map(|needle| needle.bytes.len()).min().unwrap_or(SHORTEST);
+        let step = (shortest.max(SHORTEST) - GRAM + 1).min(MAX_STEP);
+        let mut grams = Zeroizing::new(Vec::with_capacity(needles.len() * step));
         let mut maybe = vec![0; 1 << (BITS - 6)];
         for (index, needle) in (0_u32..).zip(&needles) {
-            for at in 0..STEP {
+            for at in 0..step {
                 let gram = gram(&needle.bytes, at);
                 let (word, bit) = slot(gram);
                 maybe[word] |= bit;
@@ -63,7 +68,7 @@ impl Set {
         }
         grams.sort_unstable();
         let longest = needles.iter().map(|needle| needle.bytes.len()).max().unwrap_or(0);
-        Self { needles, grams, maybe, longest, automaton: OnceLock::new() }
+        Self { needles, grams, maybe, longest, step, automaton: OnceLock::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -96,7 +101,7 @@ impl Set {
                 found.truncate(before);
                 return self.find_steadily(text, found);
             }
-            at += STEP;
+            at += self.step;
         }
     }
 
