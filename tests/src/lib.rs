@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answering;
+pub mod azure;
 pub mod binaries;
 pub mod broken_network;
 pub mod cluster;

@@ -56,9 +56,14 @@ pub(crate) fn own(config: &Config) -> Vec<(&'static str, PathBuf)> {
         Some(StoreConfig::Gcs { service_account_file, bucket: _, prefix: _, ca_file: _ }) => {
             ("store.service_account_file", service_account_file.as_ref())
         }
-        Some(StoreConfig::Azure { access_key_file, account: _, container: _, prefix: _, ca_file: _ }) => {
-            ("store.access_key_file", access_key_file.as_ref())
-        }
+        Some(StoreConfig::Azure {
+            access_key_file,
+            account: _,
+            container: _,
+            prefix: _,
+            ca_file: _,
+            endpoint: _,
+        }) => ("store.access_key_file", access_key_file.as_ref()),
     };
     let all = [
         ("controller.token_file", token),

@@ -69,6 +69,9 @@ pub enum StoreConfig {
         /// Below this in the container.
         #[serde(default)]
         prefix: String,
+        /// `https://…` of another cloud than the public one, or `http://` on loopback, with whatever comes before the container.
+        #[serde(default)]
+        endpoint: Option<String>,
         /// Certificate authorities instead of the system's.
         ca_file: Option<PathBuf>,
         /// The account's key. Without it the identity of the pod.
@@ -128,13 +131,16 @@ impl StoreConfig {
                 let store = Arc::new(builder.build().map_err(cloud)?);
                 (Arc::clone(&store) as _, store, prefix)
             }
-            Self::Azure { account, container, prefix, ca_file, access_key_file } => {
-                let url = format!("https://{account}.blob.core.windows.net");
+            Self::Azure { account, container, prefix, endpoint, ca_file, access_key_file } => {
+                let public = format!("https://{account}.blob.core.windows.net");
+                let url = endpoint.clone().unwrap_or(public);
                 let mut builder = MicrosoftAzureBuilder::new()
                     .with_account(account)
                     .with_container_name(container)
                     .with_retry(retry())
-                    .with_http_connector(connector(&url, ca_file.as_ref()).map_err(failed)?);
+                    .with_allow_http(url.starts_with("http://"))
+                    .with_http_connector(connector(&url, ca_file.as_ref()).map_err(failed)?)
+                    .with_endpoint(url);
                 if let Some(file) = access_key_file {
                     builder = builder.with_access_key(read(file).map_err(failed)?.as_str());
                 }

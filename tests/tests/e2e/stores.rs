@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use runtimed_api::digest::Digest;
 use runtimed_api::run::status::Phase;
 use runtimed_store::{Begun, BlobStore, Place, StoreConfig};
+use runtimed_tests::azure::{ACCOUNT, Azure, CONTAINER, KEY};
 use runtimed_tests::broken_network::{Fault, FaultProxy};
 use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED, namespace, phase, result};
 use runtimed_tests::runs::shell;
@@ -165,4 +166,55 @@ async fn a_large_file_goes_on_where_its_upload_broke() {
     assert_eq!(s3.unfinished(), 1);
     direct.remove(&other).await.expect("removed");
     assert_eq!(s3.unfinished(), 0);
+}
+
+/// The same of Azure: a large file whose upload breaks again and again, and what else is asked of a store.
+#[tokio::test(flavor = "multi_thread")]
+async fn azure_keeps_what_an_upload_brought_that_broke() {
+    let azure = Azure::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("key"), format!("{KEY}\n")).expect("written");
+    let open = |at: SocketAddr| {
+        let config = StoreConfig::Azure {
+            account: ACCOUNT.to_owned(),
+            container: CONTAINER.to_owned(),
+            prefix: "pods/one".to_owned(),
+            endpoint: Some(azure.url(at)),
+            ca_file: None,
+            access_key_file: Some(dir.path().join("key")),
+        };
+        config.open().expect("a store")
+    };
+    let place = Place::of_run(&"u1".parse().expect("a uid"));
+    let bytes: Vec<u8> = (0..60_000_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
+    let file = dir.path().join("large");
+    fs::write(&file, &bytes).expect("written");
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+
+    // Some parts pass, and then it is away; the next try sends the rest.
+    let away = FaultProxy::start(azure.address(), &[Fault::CutRequest(12_500_000); 4], Fault::Error500);
+    let mut begun = Begun::default();
+    let broken = open(away.address()).put_file(&place, &digest, size, &file, &mut begun).await;
+    assert!(broken.is_err(), "{:?}", away.done());
+    let counting = FaultProxy::start(azure.address(), &[Fault::Error500, Fault::CutAnswer(20)], Fault::Pass);
+    open(counting.address()).put_file(&place, &digest, size, &file, &mut begun).await.expect("kept");
+    let sent = counting.asked();
+    assert!(sent < size, "{sent} of {size} bytes were sent again: {begun:?}");
+
+    let store = open(azure.address());
+    assert!(
+        store.read(&place, &digest, u64::MAX).await.expect("there") == bytes,
+        "other bytes than were sent"
+    );
+    let part = store.get(&place, &digest, Some(10_000_000..10_000_100)).await.expect("there");
+    let part: Vec<bytes::Bytes> = part.bytes.try_collect().await.expect("whole");
+    assert!(part.concat() == bytes[10_000_000..10_000_100]);
+    let small = Digest::of(b"small");
+    let body = futures_util::stream::iter([Ok::<_, String>(bytes::Bytes::from_static(b"small"))]);
+    store.put(&place, &small, 5, body).await.expect("kept");
+    assert_eq!(store.size(&place, &small).await.expect("there"), 5);
+    assert_eq!(store.runs().await.expect("listed"), ["u1".parse().expect("a uid")]);
+    store.remove(&place).await.expect("removed");
+    assert!(store.size(&place, &digest).await.is_err(), "it is gone");
+    assert!(store.runs().await.expect("listed").is_empty());
 }
