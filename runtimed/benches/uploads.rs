@@ -52,7 +52,7 @@ fn many(runtime: &tokio::runtime::Runtime, dir: &Path) {
             fs::create_dir_all(&place).expect("made");
         }
         let line = format!("{index:08} the quick brown fox\n");
-        fs::write(place.join(format!("{index}.txt")), &line.repeat(32)[..1024]).expect("written");
+        fs::write(place.join(format!("{index}.txt")), &line.repeat(36)[..1024]).expect("written");
     }
     let (manifest, took) = collected(&tree, &spool);
     assert_eq!(manifest.files.len(), FILES);
