@@ -91,11 +91,8 @@ pub async fn recover(
 fn sweep(roots: &Roots) -> u32 {
     let listed = roots.all().map(|root| root.list());
     let listed = listed.into_iter().filter_map(|names| {
-        names
-            .inspect_err(
-                |error| tracing::error!(%error, "trees that no journal tells of cannot be looked for"),
-            )
-            .ok()
+        let untold = "trees that no journal tells of cannot be looked for";
+        names.inspect_err(|error| tracing::error!(error = %Chain(error), "{untold}")).ok()
     });
     let names: BTreeSet<String> = listed.flatten().map(|name| name.as_str().to_owned()).collect();
     let mut left = 0;
