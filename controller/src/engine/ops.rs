@@ -69,6 +69,8 @@ pub(super) enum Done {
     Wrote { key: RunKey, then: Then, result: Result<Stored, StoreError> },
     /// A Run that was not in memory was looked up.
     Loaded { key: RunKey, op: Op, result: Result<Option<Stored>, StoreError> },
+    /// A Run whose state was not the store's was looked up.
+    Reloaded { key: RunKey, op: Op, result: Result<Option<Stored>, StoreError> },
     /// Prior patches were looked up.
     Resolved { key: RunKey, slot: Slot, result: Result<Result<Vec<PatchGrant>, Vec<Refusal>>, StoreError> },
     /// A Run was removed, or not.
@@ -257,6 +259,17 @@ impl State {
         let wanted = Key::run(&key);
         let load = async move { store.get(wanted).await };
         self.under_way.push(load.map(|result| Done::Loaded { key, op, result }).boxed());
+    }
+
+    /// Looks a Run up whose known state the store refused, whatever the index says, and applies the op to what is there.
+    fn reload(&mut self, key: &RunKey, op: Op) {
+        self.busy.entry(key.clone()).or_default();
+        let (store, key) = (Arc::clone(&self.parts.store), key.clone());
+        let load = async move {
+            let result = store.get(Key::run(&key)).await;
+            Done::Reloaded { key, op, result }
+        };
+        self.under_way.push(load.boxed());
     }
 
     fn remove(&mut self, key: RunKey, uid: RunUid) {

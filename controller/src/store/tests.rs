@@ -37,7 +37,7 @@ fn run(name: &str, uid: &str) -> Object {
     Object::Run(Arc::new(record(name, uid)))
 }
 
-fn reasoned(name: &str, uid: &str, reason: &str) -> Object {
+pub(super) fn reasoned(name: &str, uid: &str, reason: &str) -> Object {
     let mut record = record(name, uid);
     record.status.reason = Some(reason.to_owned());
     Object::Run(Arc::new(record))

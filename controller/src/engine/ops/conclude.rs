@@ -1,6 +1,7 @@
 //! What follows when what was under way is done.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use runtimed_api::problem::{Code, Problem};
@@ -12,7 +13,7 @@ use crate::engine::command::Created;
 use crate::engine::slots::Slot;
 use crate::engine::timers::Timer;
 use crate::engine::{AGAIN, State};
-use crate::store::{Object, StoreError, Stored};
+use crate::store::{Object, StoreError, Stored, Version};
 
 impl State {
     /// Concludes what was under way.
@@ -37,6 +38,21 @@ impl State {
                 }
                 Err(error) => self.refuse_op(&key, op, &failed(&error)),
             },
+            Done::Reloaded { key, op, result } => {
+                let waiting = self.busy.remove(&key).unwrap_or_default();
+                match result {
+                    Ok(Some(Stored { object: Object::Run(record), version })) => {
+                        self.take_in(&record, version);
+                        self.apply(key.clone(), op, &record, version);
+                    }
+                    Ok(_) => {
+                        let problem = Problem::new(Code::NotFound, format!("there is no Run {key}"));
+                        self.refuse_op(&key, op, &problem);
+                    }
+                    Err(error) => self.refuse_op(&key, op, &failed(&error)),
+                }
+                self.go_on(key, waiting);
+            }
             Done::Resolved { key, slot, result } => {
                 let waiting = self.busy.remove(&key).unwrap_or_default();
                 match result {
@@ -106,7 +122,7 @@ impl State {
         }
     }
 
-    /// A write that did not happen. One that another's write came before is decided anew.
+    /// A write that did not happen. Where the store has another state than was known here, it is decided anew on that one.
     fn not_written(&mut self, key: &RunKey, then: Then, error: StoreError) {
         let again = matches!(error, StoreError::Conflict | StoreError::Missing);
         match then {
@@ -116,7 +132,10 @@ impl State {
                 }
                 match error {
                     StoreError::Exists(stored) => match stored.object {
-                        Object::Run(found) => answer(reply, existing(&record, self.view_of(&found))),
+                        Object::Run(found) => {
+                            self.take_in(&found, stored.version);
+                            answer(reply, existing(&record, self.view_of(&found)));
+                        }
                         Object::Patch(_) | Object::Tree(_) | Object::Secrets(_) => {
                             answer(reply, Err(failed(&StoreError::Missing).into()));
                         }
@@ -124,16 +143,23 @@ impl State {
                     error => answer(reply, Err(failed(&error).into())),
                 }
             }
-            Then::Answer { event, reply, .. } if again => self.start(key.clone(), Op::Ask { event, reply }),
+            Then::Answer { event, reply, .. } if again => self.reload(key, Op::Ask { event, reply }),
             Then::Answer { reply, .. } => answer(reply, Err(failed(&error))),
-            Then::Reported { said, .. } if again => self.start(key.clone(), Op::Reports(said)),
+            Then::Reported { said, .. } if again => self.reload(key, Op::Reports(said)),
             Then::Reported { said, .. } => answer(said.reply, Err(failed(&error))),
             Then::Deliver { slot, .. } | Then::Refused { slot, .. } => self.put_off(key, slot, &error),
-            Then::Happened { event, .. } if again => self.start(key.clone(), Op::Event(event)),
+            Then::Happened { event, .. } if again => self.reload(key, Op::Event(event)),
             Then::Happened { .. } => {
                 tracing::error!(run = %key, %error, "a Run's state could not be stored; it is tried again");
                 self.rearm(key);
             }
+        }
+    }
+
+    /// Takes in what the store turned out to have. What is over and is not known has nothing to wait for.
+    fn take_in(&mut self, record: &Arc<Record>, version: Version) {
+        if self.index.get(&record.key).is_some() || !record.status.phase.is_terminal() {
+            self.put(Arc::clone(record), version);
         }
     }
 

@@ -54,6 +54,15 @@ enum Done {
     Deleted(Result<Object, StoreError>, Answer<()>),
 }
 
+impl Done {
+    fn error(&self) -> Option<StoreError> {
+        match self {
+            Self::Put(result, _) => result.as_ref().err().cloned(),
+            Self::Deleted(result, _) => result.as_ref().err().cloned(),
+        }
+    }
+}
+
 pub(super) fn run(
     mut connection: Connection,
     mut writes: mpsc::Receiver<Write>,
@@ -72,6 +81,10 @@ pub(super) fn run(
 }
 
 /// Applies a group in one transaction. `Err` means that nothing of it is stored.
+///
+/// A write that finds the disk full, or failing, can make SQLite roll back all of the transaction by itself
+/// (<https://www.sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction"): what came after it would be
+/// committed alone, write by write.
 fn commit(
     connection: &mut Connection,
     group: impl Iterator<Item = Write>,
@@ -91,10 +104,14 @@ fn commit(
         .query_row("SELECT value FROM counter WHERE name = 'version'", [], |row| row.get::<_, i64>(0))
         .map_err(|error| failed(&error));
     for write in group {
-        done.push(match &mut next {
+        let one = match &mut next {
             Ok(next) => apply(&transaction, next, write),
             Err(error) => refused(write, error),
-        });
+        };
+        if next.is_ok() && transaction.is_autocommit() {
+            next = Err(one.error().unwrap_or(StoreError::Full));
+        }
+        done.push(one);
     }
     let next = next?;
     transaction
@@ -250,4 +267,38 @@ pub(super) fn kind(kind: Kind) -> &'static str {
 
 pub(super) fn opaque(version: i64) -> Version {
     Version(u64::try_from(version).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+    use crate::store::tests::reasoned;
+
+    fn create(name: &str, bytes: usize) -> Write {
+        let row = Row::of(reasoned(name, name, &"x".repeat(bytes))).expect("a row");
+        Write::Create { row, answer: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn of_a_group_that_does_not_fit_nothing_is_stored() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("controller.db");
+        std::fs::File::create_new(&path).expect("made");
+        let mut connection = schema::open(&path).expect("opens");
+        connection.pragma_update(None, "max_page_count", 64).expect("set");
+        let group = || [create("a", 10), create("b", 1 << 20), create("c", 10)].into_iter();
+        let mut done = Vec::new();
+        assert!(matches!(commit(&mut connection, group(), &mut done), Err(StoreError::Full)));
+        assert_eq!(done.len(), 3);
+        let rows = |connection: &Connection| {
+            connection
+                .query_row("SELECT count(*) FROM object", [], |row| row.get::<_, i64>(0))
+                .expect("counted")
+        };
+        assert_eq!(rows(&connection), 0);
+        connection.pragma_update(None, "max_page_count", 100_000).expect("set");
+        commit(&mut connection, group(), &mut done).expect("stored");
+        assert_eq!(rows(&connection), 3);
+    }
 }
