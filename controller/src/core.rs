@@ -6,7 +6,7 @@
 //!              ▼       HandOut: fence + 1, a new attempt
 //!  ┌──────► Pending ─────────────────────────► Running ──── Report(Exited) ────► Finishing
 //!  │           │ ▲                              │   │                               │  │
-//!  │           │ └── Undelivered ───────────────┘   │ Report(Finished), LeaseExpired │  │
+//!  │           │ └── Undelivered, or declined ──┘   │ Report(Finished), LeaseExpired │  │
 //!  │           │                                    ▼                               ▼  │
 //!  │           │                              the attempt ends: `ending` judges it     │
 //!  └───────────┼────── another attempt ───────────────┤                                │
@@ -31,12 +31,17 @@ mod record;
 
 pub use record::{Blobs, Held, PatchGrant, Private, Record, RunKey, Standing, Submitted};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use runtimed_api::ids::{AttemptKey, AttemptNumber, DaemonName, Fence};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult, AttemptStatus, Phase};
 use runtimed_api::session::{Report, ReportEvent};
+
+/// Leases of one Run that may be declined: a pool that can take nothing must not hand it around for ever.
+const MAX_DECLINED: u32 = 16;
+/// Before a Run that was declined is handed out again: a daemon whose disk fails is not alone with it.
+const AFTER_DECLINE: SignedDuration = SignedDuration::from_secs(1);
 
 /// Something that happens to a Run.
 #[derive(Debug, Clone)]
@@ -160,21 +165,42 @@ fn hand_out(
 
 /// Takes a hand-out back that certainly reached nobody, as if it had not been; the fence stays raised.
 fn undelivered(record: &Record, fence: Fence, now: Timestamp) -> Decision {
-    let mut next = record.clone();
+    let next = record.clone();
     let reached_nobody = next.status.phase == Phase::Running
         && next.held().is_some_and(|held| held.fence == fence)
         && next.private.applied.last() == Some(&0);
     if !reached_nobody {
         return Decision::UNCHANGED;
     }
+    Decision::changed(never_begun(next, None, now))
+}
+
+/// As if the last hand-out had not been, but for the fence.
+fn never_begun(mut next: Record, why: Option<String>, now: Timestamp) -> Record {
     next.status.attempts.pop();
     next.private.applied.pop();
     next.private.patches.clear();
     if next.status.cancel_requested {
-        return Decision::changed(ended(&next, Phase::Cancelled, "cancelled before a daemon had it", now));
+        return ended(&next, Phase::Cancelled, "cancelled before a daemon had it", now);
     }
-    next.enter(Phase::Pending, None, now);
-    Decision::changed(next)
+    next.enter(Phase::Pending, why, now);
+    next
+}
+
+/// Takes a hand-out back that its daemon could not take.
+fn declined(mut next: Record, daemon: &DaemonName, why: &str, now: Timestamp) -> Record {
+    // A daemon's words are as long as it likes.
+    let why: String = format!("daemon {daemon} declined it: {why}").chars().take(1024).collect();
+    next.private.declined += 1;
+    if next.private.declined >= MAX_DECLINED {
+        let mut result = AttemptResult::bare(AttemptEnd::Fault);
+        result.reason = Some(why);
+        ending::end_attempt(&mut next, result, now);
+        return next;
+    }
+    let mut next = never_begun(next, Some(why), now);
+    next.private.not_before = now.checked_add(AFTER_DECLINE).ok();
+    next
 }
 
 fn refuse(record: &Record, refusals: &[Refusal], now: Timestamp) -> Result<Decision, Problem> {
@@ -213,6 +239,7 @@ fn apply_report(
     if attempt.result.is_some() || record.held().is_none_or(|held| held.fence != key.fence) {
         return Err(stale());
     }
+    let begun = record.private.applied.get(index).is_none_or(|applied| *applied > 0);
     let mut next = record.clone();
     if let Some(applied) = next.private.applied.get_mut(index) {
         *applied = report.sequence;
@@ -231,6 +258,10 @@ fn apply_report(
             ending::end_attempt(&mut next, (**result).clone(), now);
             Ok(Decision::changed(next))
         }
+        ReportEvent::Declined(_) if begun => {
+            Err(Problem::new(Code::Conflict, format!("{key} has begun and cannot be declined any more")))
+        }
+        ReportEvent::Declined(why) => Ok(Decision::changed(declined(next, daemon, why, now))),
     }
 }
 

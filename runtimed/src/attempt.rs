@@ -49,7 +49,6 @@ use tracing::Instrument as _;
 use crate::admission::Permit;
 use crate::config::LogOutput;
 use crate::daemon::Daemon;
-use crate::journal::JournalError;
 use crate::live::{Live, Stop};
 use crate::logs::{LiveSource, echo};
 use crate::redact::Redactor;
@@ -141,10 +140,9 @@ async fn steps(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &Tas
     let (mut attempt, accepted) = match accept::accept(daemon, lease, session).await {
         Ok(accepted) => accepted,
         Err(error) => {
-            // Nothing was promised and nothing was done, so that this report need not outlive the daemon: without it the
-            // lease runs out.
             tracing::error!(%error, "a lease was not accepted");
-            sender.outbox.deliver(not_accepted(key, &error));
+            let why = storage("the attempt cannot be journaled", &error).message;
+            sender.outbox.deliver(declined(key, why));
             return Slot::Broken;
         }
     };
@@ -239,14 +237,10 @@ impl Attempt {
     }
 }
 
-/// The report of an attempt that could not be journaled, and so never began.
-fn not_accepted(attempt: AttemptKey, error: &JournalError) -> Report {
-    let mut result = AttemptResult::bare(AttemptEnd::Fault);
-    let problem = storage("the attempt cannot be accepted", error);
-    result.reason = Some(problem.message.clone());
-    result.fault = Some(problem);
-    let event = ReportEvent::Finished(Box::new(result));
-    Report { attempt, sequence: 1, at: jiff::Timestamp::now(), event }
+/// Gives a lease back of which nothing was journaled and nothing done. The report need not outlive the daemon: without it the
+/// lease runs out.
+pub(crate) fn declined(attempt: AttemptKey, why: String) -> Report {
+    Report { attempt, sequence: 1, at: jiff::Timestamp::now(), event: ReportEvent::Declined(why) }
 }
 
 /// How an attempt that was stopped for this reason ends.

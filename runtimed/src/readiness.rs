@@ -10,7 +10,7 @@ pub struct Readiness {
     slots: u32,
     /// Slots that have no Run.
     free: AtomicU32,
-    /// Slots whose last Run could not be journaled or kept: the daemon can promise nothing.
+    /// Slots that wait for the journal to take something again: the daemon can promise nothing.
     broken: AtomicU32,
     /// Slots that are out of use, for what they staged could not be removed.
     quarantined: AtomicU32,

@@ -41,6 +41,16 @@ pub fn quarantine(daemon: &Daemon) {
     tracing::error!("a slot is out of use: what was staged in it could not be removed");
 }
 
+/// Returns when the journal takes something again.
+async fn mended(daemon: &Daemon) {
+    for failures in 0.. {
+        tokio::time::sleep(backoff(failures).max(LOOK_AGAIN)).await;
+        if daemon.journal.append(Vec::new()).await.is_ok() {
+            return;
+        }
+    }
+}
+
 /// Serves one slot until `draining`, or for a single Run if `once`. What goes on after a Run has left the slot, uploads
 /// and reports, is in `tails`.
 pub async fn run(
@@ -50,7 +60,7 @@ pub async fn run(
     tails: TaskTracker,
     once: bool,
 ) {
-    let (mut failures, mut broken) = (0, 0);
+    let mut failures = 0;
     let mut free = Some(daemon.readiness.free());
     loop {
         let session = tokio::select! {
@@ -89,9 +99,9 @@ pub async fn run(
         }
         match leased {
             Ok(None) => failures = 0,
-            // Nothing was journaled and nothing done: the controller takes it back by itself.
             Ok(Some(lease)) if session.is_too_late(&lease) => {
                 tracing::warn!(attempt = %lease.attempt, "a lease came too late to be taken");
+                daemon.outbox.deliver(attempt::declined(lease.attempt, "the lease came too late".to_owned()));
             }
             Ok(Some(lease)) => {
                 failures = 0;
@@ -102,16 +112,12 @@ pub async fn run(
                     return;
                 }
                 if slot == Slot::Broken {
-                    // Each Run that is leased now would end as a fault: the slot waits, and `/readyz` says so.
+                    // No other Run could be accepted either: none is asked for, and `/readyz` says so.
                     let _broken = daemon.readiness.broken();
-                    let pause = backoff(broken).max(Duration::from_secs(1));
-                    broken += 1;
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = mended(&daemon) => {}
                         () = draining.cancelled() => {}
                     }
-                } else {
-                    broken = 0;
                 }
                 if slot == Slot::Quarantined {
                     quarantine(&daemon);

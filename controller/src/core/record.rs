@@ -73,6 +73,9 @@ pub struct Private {
     /// Attempts that ended with the shutdown of their pod and do not count.
     #[serde(default)]
     pub drained: u32,
+    /// Leases of it that daemons declined.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub declined: u32,
     /// The end of the backoff before the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -87,6 +90,11 @@ pub struct Private {
     /// It is to be removed as soon as it is over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub doomed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A prior patch as it was resolved for an attempt, and where its bytes are.
@@ -209,6 +217,7 @@ impl Record {
         let private = Private {
             applied: Vec::new(),
             drained: 0,
+            declined: 0,
             not_before: None,
             queue,
             submitted_secrets,

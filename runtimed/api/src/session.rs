@@ -206,6 +206,8 @@ pub struct Report {
 pub enum ReportEvent {
     /// The command has ended, and its Outcome is fixed: `Finishing`.
     Exited(Outcome),
+    /// The daemon could not take the lease, and nothing of the attempt has begun: the Run waits again. A sentence says why.
+    Declined(String),
     /// The attempt is over: staged secrets are scrubbed and results uploaded, or their deadline has passed.
     Finished(Box<AttemptResult>),
 }
@@ -238,6 +240,10 @@ pub struct Submission {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<SecretName, SecretValue>,
 }
+
+/// Bytes of all secrets of a Run at most, those it is submitted with and those that a daemon has for it: each is looked for
+/// in some fourteen forms, which all take memory while it runs.
+pub const MAX_SECRETS_BYTES: usize = 256 * 1024;
 
 /// The value of a secret: base64 on the wire, wiped from memory when dropped, never shown.
 #[derive(Clone, PartialEq, Eq, JsonSchema)]

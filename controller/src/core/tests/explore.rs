@@ -38,7 +38,7 @@ struct World {
     until: Option<u8>,
     daemons: [Daemon; 2],
     /// What each fence's daemon has said so far: all of it may arrive at any time.
-    said: [Said; 2],
+    said: [Said; 3],
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -75,6 +75,7 @@ struct Said {
     attempt: u8,
     exited: bool,
     finished: Option<bool>,
+    declined: bool,
 }
 
 /// What is put to the core.
@@ -85,6 +86,7 @@ enum Put {
     Cancel,
     Exited(u8, Said),
     Finished(u8, Said, bool),
+    Declined(u8, Said),
 }
 
 /// Every state of the Run that was seen, and what the core made of it.
@@ -146,6 +148,7 @@ fn event(record: &Record, put: Put) -> Option<Event> {
             report(fence, said, 2, finished(AttemptEnd::Completed, Some(Verdict::Exited(0))))
         }
         Put::Finished(fence, said, false) => report(fence, said, 2, finished(AttemptEnd::Lost, None)),
+        Put::Declined(fence, said) => report(fence, said, 1, ReportEvent::Declined("late".to_owned())),
     })
 }
 
@@ -190,6 +193,9 @@ impl World {
             if said.exited {
                 next.extend(self.decided(book, Put::Exited(fence, said)));
             }
+            if said.declined {
+                next.extend(self.decided(book, Put::Declined(fence, said)));
+            }
             if let Some(completed) = said.finished {
                 next.extend(self.decided(book, Put::Finished(fence, said, completed)));
             }
@@ -200,6 +206,16 @@ impl World {
 
     fn daemon_acts(self, book: &Book, index: usize, rule: Rule, next: &mut Vec<Self>) {
         let was = self.daemons[index];
+        // Once, so that there are no more fences than there is room for.
+        if let (Some(lease), None) = (was.lease, was.open)
+            && self.said.iter().all(|said| !said.declined)
+        {
+            let mut world = self;
+            world.said[usize::from(lease.fence - 1)] =
+                Said { by: index, attempt: lease.attempt, declined: true, ..Said::default() };
+            world.daemons[index] = Daemon { lease: None, ..was };
+            next.push(world);
+        }
         let mut becomes = |daemon: Daemon| {
             let mut world = self;
             world.daemons[index] = daemon;

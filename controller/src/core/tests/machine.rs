@@ -194,6 +194,29 @@ fn another_daemon_or_run_or_attempt_is_refused() {
 }
 
 #[test]
+fn a_lease_that_is_declined_costs_no_attempt_and_not_for_ever() {
+    let declined = |record: &Record| said(record, 1, ReportEvent::Declined("its journal fails".to_owned()));
+    let running = hand_out(&submitted(None), 1);
+    let mut record = next(&running, &declined(&running), 2);
+    assert_eq!((record.status.phase, record.status.attempts.len()), (Phase::Pending, 0));
+    assert_eq!(record.status.reason.as_deref(), Some("daemon d1 declined it: its journal fails"));
+    assert!(matches!(record.standing(), Standing::Waiting { ready_at, .. } if ready_at > at(2)));
+    // Said twice, it is about an attempt that is none any more; said late, about one that has begun.
+    let again = decide(&record, &declined(&running), at(3)).expect_err("refused");
+    assert_eq!(again.code, Code::StaleFence);
+    let exited = next(&running, &said(&running, 1, ReportEvent::Exited(outcome(Verdict::Exited(0)))), 2);
+    let late = said(&exited, 2, ReportEvent::Declined("too late".to_owned()));
+    assert_eq!(decide(&exited, &late, at(3)).expect_err("refused").code, Code::Conflict);
+    let cancelled = next(&running, &Event::Cancel { by: "alice".to_owned() }, 2);
+    assert_eq!(next(&cancelled, &declined(&cancelled), 3).status.phase, Phase::Cancelled);
+    for declines in 2..=16 {
+        let running = hand_out(&record, declines);
+        record = next(&running, &declined(&running), declines);
+    }
+    assert_eq!((record.status.phase, record.status.attempts.len()), (Phase::Fault, 1));
+}
+
+#[test]
 fn a_hand_out_that_reached_nobody_is_taken_back() {
     let record = submitted(None);
     let running = hand_out(&record, 1);

@@ -16,7 +16,7 @@ use crate::store::{Key, Object, PatchRecord, Store, StoreError, Stored};
 pub(super) fn captured(event: &ReportEvent) -> Option<&Patch> {
     match event {
         ReportEvent::Finished(result) => result.patch.as_ref().filter(|patch| patch.digest.is_some()),
-        ReportEvent::Exited(_) => None,
+        ReportEvent::Exited(_) | ReportEvent::Declined(_) => None,
     }
 }
 

@@ -109,7 +109,6 @@ impl Conversation {
         outcome: Outcome,
         end: AttemptEnd,
     ) -> Result<(), Ended> {
-        attempt.result.outcome = Some(outcome.clone());
         tracing::info!(?end, "the command has ended");
         let key = attempt.key().clone();
         let report = Report {
@@ -118,9 +117,10 @@ impl Conversation {
             at: jiff::Timestamp::now(),
             event: ReportEvent::Exited(outcome.clone()),
         };
-        let facts = vec![Record::Exited { attempt: key, outcome, end }];
+        let facts = vec![Record::Exited { attempt: key, outcome: outcome.clone(), end }];
         let sent = attempt.daemon.outbox.send(&attempt.daemon, facts, report).await;
         sent.map_err(|error| storage("the outcome cannot be journaled", &error))?;
+        attempt.result.outcome = Some(outcome);
         // The tree is empty, so both pipes end; only a stray could hold them open.
         if !ends(&mut self.pump).await {
             workers::reap_strays().await;
