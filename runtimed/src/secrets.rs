@@ -26,9 +26,8 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// The smallest value: a shorter one could not be masked without masking half of the log.
 const MIN_BYTES: usize = 8;
 
-/// Bytes of all secrets of a Run, former values included: each is looked for in some fourteen forms, which all take
-/// memory while it runs.
-pub const MAX_TOGETHER: usize = 256 * 1024;
+/// Bytes of all secrets of a Run, former values included.
+pub const MAX_TOGETHER: usize = runtimed_api::session::MAX_SECRETS_BYTES;
 
 /// Where the value of a configured secret is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::{Refusal, Rule};
 use runtimed_api::run::Run;
 use runtimed_api::run::limits::Limits;
-use runtimed_api::session::{SecretValue, Submission};
+use runtimed_api::session::{MAX_SECRETS_BYTES, SecretValue, Submission};
 use runtimed_api::tokens::Role;
 use runtimed_api::trace::{self, TraceContext};
 use uuid::Uuid;
@@ -33,7 +33,7 @@ const MAX_SECRET: usize = 64 * 1024;
 /// Secrets of one submission at most.
 const MAX_SECRETS: usize = 32;
 /// The largest body: a Run, and secrets in base64.
-const MAX_BODY: usize = MAX_OBJECT_BYTES + MAX_SECRETS * MAX_SECRET * 4 / 3 + 64 * 1024;
+const MAX_BODY: usize = MAX_OBJECT_BYTES + MAX_SECRETS_BYTES * 4 / 3 + 64 * 1024;
 /// Names that are tried for a `generateName`.
 const NAMES: usize = 8;
 
@@ -143,6 +143,10 @@ fn secret_refusals(run: &Run, secrets: &BTreeMap<SecretName, SecretValue>) -> Ve
             "secrets",
             format!("more than {MAX_SECRETS} secrets"),
         ));
+    }
+    if secrets.values().map(|value| value.expose().len()).sum::<usize>() > MAX_SECRETS_BYTES {
+        let message = format!("they are larger than {MAX_SECRETS_BYTES} bytes together");
+        refusals.push(Refusal::new(Rule::SPEC_TOO_MANY, "secrets", message));
     }
     let mut used: BTreeSet<&SecretName> = run.spec.secrets.iter().map(|secret| &secret.name).collect();
     used.extend(run.spec.source.as_ref().and_then(|source| source.credential()));

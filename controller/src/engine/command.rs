@@ -330,8 +330,8 @@ impl State {
         if self.index.len() >= MAX_ACTIVE {
             return full("Runs");
         }
-        if !self.vault.room_for(secrets) {
-            return full("submitted secrets");
+        if !self.vault.room_for(&key.namespace, secrets) {
+            return full("submitted secrets of this namespace, or of all,");
         }
         Ok(())
     }

@@ -19,13 +19,16 @@ use crate::store::{Key, Kind, Object, SealedSecrets, Store, StoreError};
 
 /// Submitted secrets in memory at most, in bytes over all Runs.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Of those, what the Runs of one namespace may take.
+const SHARE: usize = MAX_BYTES / 4;
 
 /// The secrets of Runs that are not over.
 #[derive(Debug)]
 pub(super) struct Vault {
     sealer: Sealer,
-    open: HashMap<RunUid, Secrets>,
-    bytes: usize,
+    open: HashMap<RunUid, (Namespace, Secrets)>,
+    /// Bytes of each namespace that has any.
+    bytes: HashMap<Namespace, usize>,
     /// What was found at the start: the Runs are not known yet by then.
     found: Vec<(Namespace, RunUid)>,
 }
@@ -33,12 +36,12 @@ pub(super) struct Vault {
 impl Vault {
     /// Reads what is stored. What another key sealed is left out, and its Run ends as a fault that says so.
     pub(super) async fn read(store: &dyn Store, sealer: Sealer) -> Result<Self, StoreError> {
-        let mut vault = Self { sealer, open: HashMap::new(), bytes: 0, found: Vec::new() };
+        let mut vault = Self { sealer, open: HashMap::new(), bytes: HashMap::new(), found: Vec::new() };
         for stored in store.all(Kind::Secrets).await? {
             let Object::Secrets(kept) = stored.object else { continue };
             vault.found.push((kept.namespace.clone(), kept.uid.clone()));
             match vault.sealer.open(&kept.uid, &kept.sealed) {
-                Ok(secrets) => vault.keep(kept.uid.clone(), secrets),
+                Ok(secrets) => vault.keep(&kept.namespace, kept.uid.clone(), secrets),
                 Err(error) => tracing::error!(uid = %kept.uid, %error, "submitted secrets are lost"),
             }
         }
@@ -46,11 +49,14 @@ impl Vault {
     }
 
     pub(super) fn get(&self, uid: &RunUid) -> Option<&Secrets> {
-        self.open.get(uid)
+        self.open.get(uid).map(|(_, secrets)| secrets)
     }
 
-    pub(super) fn room_for(&self, secrets: &Secrets) -> bool {
-        secrets.is_empty() || self.bytes + bytes(secrets) <= MAX_BYTES
+    /// Whether a namespace may keep these as well.
+    pub(super) fn room_for(&self, namespace: &Namespace, secrets: &Secrets) -> bool {
+        let more = bytes(secrets);
+        let own = self.bytes.get(namespace).copied().unwrap_or(0);
+        more == 0 || (own + more <= SHARE && self.bytes.values().sum::<usize>() + more <= MAX_BYTES)
     }
 
     /// Keeps the secrets of a Run, and gives them sealed, to be stored before it.
@@ -67,19 +73,23 @@ impl Vault {
             .sealer
             .seal(uid, &secrets)
             .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
-        self.keep(uid.clone(), secrets);
+        self.keep(namespace, uid.clone(), secrets);
         let (namespace, uid) = (namespace.clone(), uid.clone());
         Ok(Some(Object::Secrets(Arc::new(SealedSecrets { namespace, uid, sealed }))))
     }
 
-    fn keep(&mut self, uid: RunUid, secrets: Secrets) {
-        self.bytes += bytes(&secrets);
-        self.open.insert(uid, secrets);
+    fn keep(&mut self, namespace: &Namespace, uid: RunUid, secrets: Secrets) {
+        *self.bytes.entry(namespace.clone()).or_default() += bytes(&secrets);
+        self.open.insert(uid, (namespace.clone(), secrets));
     }
 
     fn drop_open(&mut self, uid: &RunUid) {
-        if let Some(secrets) = self.open.remove(uid) {
-            self.bytes -= bytes(&secrets);
+        let Some((namespace, secrets)) = self.open.remove(uid) else { return };
+        if let Some(own) = self.bytes.get_mut(&namespace) {
+            *own -= bytes(&secrets);
+            if *own == 0 {
+                self.bytes.remove(&namespace);
+            }
         }
     }
 }
@@ -124,4 +134,33 @@ async fn remove(store: &dyn Store, key: Key) -> Result<(), StoreError> {
 
 fn bytes(secrets: &Secrets) -> usize {
     secrets.values().map(|value| value.expose().len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use runtimed_api::session::SecretValue;
+
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_its_share_and_leaves_the_others_theirs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = crate::key::Key::open(&dir.path().join("key")).expect("a key");
+        let sealer = Sealer::under(&key).expect("seals");
+        let mut vault = Vault { sealer, open: HashMap::new(), bytes: HashMap::new(), found: Vec::new() };
+        let namespace = |name: &str| name.parse::<Namespace>().expect("a name");
+        let uid = |number: usize| format!("u-{number}").parse::<RunUid>().expect("a uid");
+        let large = || Secrets::from([("x".parse().expect("a name"), SecretValue::new(vec![0; 1 << 20]))]);
+        let (one, other) = (namespace("one"), namespace("other"));
+        for number in 0..16 {
+            assert!(vault.room_for(&one, &large()), "{number}");
+            vault.keep(&one, uid(number), large());
+        }
+        assert!(!vault.room_for(&one, &large()) && vault.room_for(&one, &Secrets::new()));
+        assert!(vault.room_for(&other, &large()));
+        vault.drop_open(&uid(3));
+        assert!(vault.room_for(&one, &large()));
+        (0..16).for_each(|number| vault.drop_open(&uid(number)));
+        assert!(vault.bytes.is_empty());
+    }
 }
