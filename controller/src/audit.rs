@@ -4,7 +4,7 @@
 //! the newest eight are kept. A line is written before its request is answered, and not synchronised: a crash of the machine
 //! may lose the last seconds, one of the controller loses nothing.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -23,8 +23,8 @@ const FILE: u64 = 16 * 1024 * 1024;
 const KEPT: usize = 8;
 /// Entries that wait for the disk; more make the askers wait.
 const QUEUE: usize = 1024;
-/// Refusals of nobody known that are written in a second: whoever has no token must not push out what others did.
-const STRANGERS: u32 = 10;
+/// Refusals of one subject that are written in a second, and of nobody known: what is refused must not push out what was done.
+const REFUSALS: u32 = 10;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct Entry {
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
-    /// Refusals of nobody known before this one that were not written.
+    /// Refusals of the same subject before this one that were not written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suppressed: u32,
 }
@@ -125,9 +125,17 @@ struct Writer {
     directory: PathBuf,
     file: File,
     size: u64,
-    /// The second that is counted, the refusals of nobody known in it, and those since that were not written.
+    /// The second that is counted, and the refusals in it.
     second: Instant,
-    strangers: u32,
+    refusals: HashMap<Option<String>, Refusals>,
+}
+
+/// The refusals of one subject.
+#[derive(Default)]
+struct Refusals {
+    /// In this second.
+    count: u32,
+    /// Those since the last that was written.
     suppressed: u32,
 }
 
@@ -137,20 +145,25 @@ impl Writer {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let size = file.metadata()?.len();
         let directory = directory.to_owned();
-        Ok(Self { directory, file, size, second: Instant::now(), strangers: 0, suppressed: 0 })
+        Ok(Self { directory, file, size, second: Instant::now(), refusals: HashMap::new() })
     }
 
     fn take(&mut self, mut entry: Entry) {
-        if entry.subject.is_none() {
+        if entry.subject.is_none() || entry.code.is_some() {
             if self.second.elapsed() >= Duration::from_secs(1) {
-                (self.second, self.strangers) = (Instant::now(), 0);
+                self.second = Instant::now();
+                self.refusals.retain(|_, of| {
+                    of.count = 0;
+                    of.suppressed > 0
+                });
             }
-            self.strangers += 1;
-            if self.strangers > STRANGERS {
-                self.suppressed = self.suppressed.saturating_add(1);
+            let of = self.refusals.entry(entry.subject.clone()).or_default();
+            of.count += 1;
+            if of.count > REFUSALS {
+                of.suppressed = of.suppressed.saturating_add(1);
                 return;
             }
-            entry.suppressed = std::mem::take(&mut self.suppressed);
+            entry.suppressed = std::mem::take(&mut of.suppressed);
         }
         if let Err(error) = self.append(&entry) {
             // The controller's own log is the next best place.
@@ -173,8 +186,8 @@ impl Writer {
     fn turn(&mut self) -> io::Result<()> {
         let name = format!("audit-{}.jsonl", Timestamp::now().as_microsecond());
         fs::rename(current(&self.directory), self.directory.join(name))?;
-        *self =
-            Self { strangers: self.strangers, suppressed: self.suppressed, ..Self::open(&self.directory)? };
+        let refusals = std::mem::take(&mut self.refusals);
+        *self = Self { refusals, ..Self::open(&self.directory)? };
         let full = full(&self.directory)?;
         for old in full.iter().take(full.len().saturating_sub(KEPT)) {
             fs::remove_file(old)?;
@@ -238,14 +251,23 @@ mod tests {
     }
 
     #[test]
-    fn strangers_do_not_push_out_what_others_did() {
+    fn refusals_do_not_push_out_what_was_done() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut writer = Writer::open(dir.path()).expect("opens");
-        (0..1000).for_each(|_| writer.take(entry("/", None)));
+        let refused = || Entry { code: Some(Code::Forbidden), ..entry("/", Some("mallory")) };
+        for _ in 0..1000 {
+            writer.take(entry("/", None));
+            writer.take(refused());
+        }
         writer.take(entry("/", Some("alice")));
         let read = reader(dir.path()).newest(5000).expect("read");
-        assert!(read.len() < 100, "{}", read.len());
+        assert!(read.len() < 200, "{}", read.len());
         assert_eq!(read.first().and_then(|entry| entry.subject.as_deref()), Some("alice"));
+        // What was left out is counted in the next that is written.
+        writer.second -= Duration::from_secs(1);
+        writer.take(refused());
+        let read = reader(dir.path()).newest(1).expect("read");
+        assert!(read.first().is_some_and(|entry| entry.suppressed > 800), "{read:?}");
     }
 
     #[test]
