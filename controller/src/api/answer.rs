@@ -78,15 +78,20 @@ impl From<BlobError> for Failure {
             BlobError::Missing => Problem::new(Code::NotFound, message),
             BlobError::TooLarge(_) => Problem::new(Code::TooLarge, message),
             BlobError::Digest(_) | BlobError::Broken(_) => Problem::new(Code::InvalidRequest, message),
-            BlobError::Store(_) | BlobError::File(_) if is_full(&error) => {
-                Problem::new(Code::StorageFull, "the controller's store of results is full")
-            }
+            BlobError::Full => nearly_full(),
+            BlobError::Store(ref cause) if is_full(cause) => nearly_full(),
+            BlobError::File(ref cause) if is_full(cause) => nearly_full(),
             error @ (BlobError::Store(_) | BlobError::File(_) | BlobError::Altered(_)) => {
                 tracing::error!(%error, "the store of results failed");
                 Problem::new(Code::StorageFailed, "the controller's store of results failed")
             }
         })
     }
+}
+
+fn nearly_full() -> Problem {
+    Problem::new(Code::StorageFull, "the controller's store of results is full")
+        .hint("try again when its operator has made room")
 }
 
 /// Whether somewhere below is a file system without room.

@@ -20,7 +20,7 @@ mod upload;
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +41,9 @@ pub use sweep::SweepError;
 /// The largest blob, in bytes: what a daemon collects as one artifact, and what a controller takes.
 pub const MAX_BLOB: u64 = 4 << 30;
 
+/// Bytes of a disk that blobs leave free, or a twentieth of it if that is less.
+const RESERVE: u64 = 64 << 20;
+
 /// A store. Clones are the same one.
 #[derive(Clone)]
 pub struct BlobStore {
@@ -51,6 +54,8 @@ pub struct BlobStore {
     bucket: Option<Bucket>,
     /// Below this in the bucket.
     prefix: Path,
+    /// Where it is, if it is a directory that others write beside.
+    directory: Option<PathBuf>,
 }
 
 impl fmt::Debug for BlobStore {
@@ -101,6 +106,9 @@ pub enum BlobError {
     /// Whoever sent it stopped.
     #[error("it did not come whole: {0}")]
     Broken(String),
+    /// The last of the disk is for what is written beside it, such as the controller's database.
+    #[error("the disk is nearly full, and the rest of it is kept for what must be written")]
+    Full,
     /// The file that is to be stored cannot be read.
     #[error("the file cannot be read: {0}")]
     File(std::io::Error),
@@ -115,6 +123,7 @@ impl BlobError {
     pub fn is_retryable(&self) -> bool {
         use object_store::Error;
         match self {
+            Self::Full => true,
             Self::Store(error) => {
                 !matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
             }
@@ -147,7 +156,16 @@ impl BlobStore {
             .map_err(BlobError::Store)?
             .with_fsync(true)
             .with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), parts: None, bucket: None, prefix: Path::default() })
+        let directory = Some(directory.to_owned());
+        Ok(Self { store: Arc::new(store), parts: None, bucket: None, prefix: Path::default(), directory })
+    }
+
+    /// Whether there is room for more, before some bytes are written.
+    fn room(&self) -> Result<(), BlobError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let disk = rustix::fs::statvfs(directory).map_err(|errno| BlobError::File(errno.into()))?;
+        let (free, all) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+        if free < RESERVE.min(all / 20) { Err(BlobError::Full) } else { Ok(()) }
     }
 
     /// A blob's bytes, or a range of them, as they come.

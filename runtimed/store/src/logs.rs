@@ -34,6 +34,7 @@ impl BlobStore {
         if segment.len() as u64 > MAX_SEGMENT {
             return Err(BlobError::TooLarge(MAX_SEGMENT));
         }
+        self.room()?;
         let path = self.log(place, attempt).join(format!("{offset:020}"));
         self.store.put(&path, PutPayload::from_bytes(segment)).await.map(drop).map_err(BlobError::Store)
     }

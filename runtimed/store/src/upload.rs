@@ -148,6 +148,7 @@ impl<'a> Parts<'a> {
     }
 
     async fn send(&mut self, part: Bytes) -> Result<(), BlobError> {
+        self.store.room()?;
         while self.flying.len() >= PARALLEL {
             self.land().await?;
         }
@@ -191,6 +192,7 @@ impl<'a> Parts<'a> {
     async fn finish(&mut self) -> Result<(), BlobError> {
         let rest = self.waiting.split().freeze();
         if self.upload.is_none() {
+            self.store.room()?;
             let rest = PutPayload::from_bytes(rest);
             return self.store.store.put(&self.path, rest).await.map(drop).map_err(BlobError::Store);
         }

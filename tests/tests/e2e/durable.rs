@@ -8,7 +8,7 @@ use runtimed_api::run::status::{AttemptEnd, Phase};
 use runtimed_api::session::Submission;
 use runtimed_client::controller::{ListQuery, LogQuery};
 use runtimed_tests::answering::Answering;
-use runtimed_tests::cluster::{Cluster, Options, namespace, own, phase, result};
+use runtimed_tests::cluster::{Cluster, Options, eventually, namespace, own, phase, result};
 use runtimed_tests::fault::disk::{Disk, may_mount};
 use runtimed_tests::fault::failing::{DATABASE, Failing, JOURNAL, may_fail};
 use runtimed_tests::marks::{Marks, OVERLAP};
@@ -43,6 +43,13 @@ async fn a_daemon_that_is_stopped_is_overtaken_when_its_command_is_dead() {
     assert_eq!(cluster.drain(), Vec::<PathBuf>::new());
 }
 
+/// Waits until the daemon has declined more leases than `before`, and says how many.
+async fn declined(cluster: &Cluster, before: usize) -> usize {
+    let count = || cluster.daemon(0).said().matches("a lease was not accepted").count();
+    eventually("a lease to be declined", async || count() > before).await;
+    count()
+}
+
 /// The calls of the thread that owns the journal fail with EIO. Only root can have them fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_fails_promises_nothing_and_goes_on_afterwards() {
@@ -55,25 +62,27 @@ async fn a_journal_that_fails_promises_nothing_and_goes_on_afterwards() {
     cluster.until_printed(&ending).await;
     let pid = cluster.daemon(0).pid();
     let failing = Failing::of(pid, JOURNAL, None).expect("it fails");
-    // One that cannot be accepted, and one whose end cannot be: neither is shown as an outcome.
-    for name in ["refused".parse().expect("a name"), ending.clone()] {
-        if name != ending {
-            cluster.submit(shell("refused", "echo never", ""), &[]).await;
-        }
-        let run = cluster.end(&name).await;
-        assert_eq!(phase(&run), Phase::Fault, "{:?}", run.status);
-        let fault = result(&run).fault.as_ref().map(|fault| fault.code);
-        assert_eq!(fault, Some(Code::StorageFailed), "{:?}", run.status);
-    }
+    // One that cannot be accepted waits on; one whose end cannot be is a fault, and its outcome is not shown.
+    let waiting = cluster.submit(shell("waiting", "echo late", ""), &[]).await;
+    let run = cluster.end(&ending).await;
+    assert_eq!(phase(&run), Phase::Fault, "{:?}", run.status);
+    let fault = result(&run).fault.as_ref().map(|fault| fault.code);
+    assert_eq!(fault, Some(Code::StorageFailed), "{:?}", run.status);
+    assert_eq!(run.status.expect("a status").attempts[0].outcome, None);
+    let declines = declined(&cluster, 0).await;
     assert!(cluster.daemon(0).ended().is_none(), "it lives on");
     drop(failing);
+    let late = cluster.end(&waiting).await;
+    assert_eq!((phase(&late), late.status.expect("a status").attempts.len()), (Phase::Succeeded, 1));
     let after = cluster.run(shell("after", "echo after", "")).await;
     assert_eq!(phase(&after), Phase::Succeeded);
     // A sync that fails once, with notes before it that nobody waited for.
     let failing = Failing::of(pid, JOURNAL, Some("fdatasync")).expect("it fails");
-    let unsynced = cluster.run(shell("unsynced", "echo never", "")).await;
-    assert_eq!(phase(&unsynced), Phase::Fault, "{:?}", unsynced.status);
+    let unsynced = cluster.submit(shell("unsynced", "echo late", ""), &[]).await;
+    declined(&cluster, declines).await;
     drop(failing);
+    let unsynced = cluster.end(&unsynced).await;
+    assert_eq!(phase(&unsynced), Phase::Succeeded, "{:?}", unsynced.status);
     let held = cluster.submit(shell("held", "echo up; sleep 61", ""), &[]).await;
     cluster.until_printed(&held).await;
     cluster.kill_daemon(0);
@@ -203,6 +212,16 @@ async fn a_store_that_is_full_takes_nothing_and_loses_nothing() {
         client.submit(&namespace(), &submission).await
     };
     submit("before").await.expect("taken");
+    // What people and Runs upload leaves the database its room.
+    let mut full = None;
+    for number in 0..20 {
+        if let Err(error) = client.put_source(&namespace(), vec![number; 4 << 20].into()).await {
+            full = Some(error);
+            break;
+        }
+    }
+    assert_eq!(full.and_then(|error| error.code()), Some(Code::StorageFull));
+    submit("beside").await.expect("taken");
     disk.fill().expect("filled");
     let mut refused = None;
     // The log of the database has some room left of its own.
@@ -218,6 +237,6 @@ async fn a_store_that_is_full_takes_nothing_and_loses_nothing() {
     submit(&format!("full-{index}")).await.expect("taken once there is room");
     let all = ListQuery { limit: Some(500), ..ListQuery::default() };
     let listed = client.list(&namespace(), &all).await.expect("a list");
-    assert_eq!(listed.items.len(), index + 2, "each that was taken, and no other");
+    assert_eq!(listed.items.len(), index + 3, "each that was taken, and no other");
     drop((cluster, disk));
 }
