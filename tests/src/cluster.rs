@@ -189,6 +189,15 @@ impl Cluster {
         answer
     }
 
+    /// What a daemon's own log has so far.
+    ///
+    /// # Panics
+    /// It does not run.
+    #[must_use]
+    pub fn said(&self, index: usize) -> String {
+        self.daemons[index].as_ref().expect("the daemon runs").said()
+    }
+
     /// Waits until a daemon has said this in its log.
     ///
     /// # Panics

@@ -233,7 +233,7 @@ async fn ready(args: &Args, starts: u32) -> anyhow::Result<()> {
     let mut cluster = Cluster::start(options(args, 1)).await;
     cluster.until_ready(0).await;
     let mut took = Vec::new();
-    let mut memory = Vec::new();
+    let (mut memory, mut own) = (Vec::new(), Vec::new());
     for _ in 0..starts {
         cluster.kill_daemon(0);
         let begun = Instant::now();
@@ -242,23 +242,27 @@ async fn ready(args: &Args, starts: u32) -> anyhow::Result<()> {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
         took.push(begun.elapsed());
-        memory.push(resident(cluster.daemon(0).pid().as_raw_nonzero().get())?);
+        let pid = cluster.daemon(0).pid().as_raw_nonzero().get();
+        memory.push(kibibytes(pid, "VmRSS:")?);
+        own.push(kibibytes(pid, "RssAnon:")?);
     }
     memory.sort_unstable();
+    own.sort_unstable();
     println!(
-        "from exec until it leases: p50 {} p99 {}; resident when idle: {:.1} MiB at the median, {:.1} at most",
+        "from exec until it leases: p50 {} p99 {}; resident when idle: {:.1} MiB at the median, {:.1} at most, of which {:.1} are no file's",
         millis(percentile(&mut took, 50)),
         millis(percentile(&mut took, 99)),
         mebibytes(memory[memory.len() / 2]),
         mebibytes(memory[memory.len() - 1]),
+        mebibytes(own[own.len() / 2]),
     );
     Ok(())
 }
 
-/// Kibibytes of memory that a process has, as the kernel says.
-fn resident(pid: i32) -> anyhow::Result<u32> {
+/// Kibibytes of memory that a process has, as this line of its status says.
+fn kibibytes(pid: i32, name: &str) -> anyhow::Result<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
     Ok(kibibytes.ok_or_else(|| anyhow::anyhow!("the kernel does not say"))?.parse()?)
 }

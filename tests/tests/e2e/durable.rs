@@ -8,11 +8,12 @@ use runtimed_api::run::status::{AttemptEnd, Phase};
 use runtimed_api::session::Submission;
 use runtimed_client::controller::{ListQuery, LogQuery};
 use runtimed_tests::answering::Answering;
-use runtimed_tests::cluster::{Cluster, Options, eventually, namespace, own, phase, result};
+use runtimed_tests::cluster::{Cluster, Options, namespace, own, phase, result};
 use runtimed_tests::fault::disk::{Disk, may_mount};
 use runtimed_tests::fault::failing::{DATABASE, Failing, JOURNAL, may_fail};
 use runtimed_tests::marks::{Marks, OVERLAP};
 use runtimed_tests::runs::shell;
+use runtimed_tests::wait::eventually;
 use rustix::process::Signal;
 
 /// Nobody but the worker can end the command of a daemon that is stopped, and the controller does not wait for it.
@@ -45,7 +46,7 @@ async fn a_daemon_that_is_stopped_is_overtaken_when_its_command_is_dead() {
 
 /// Waits until the daemon has declined more leases than `before`, and says how many.
 async fn declined(cluster: &Cluster, before: usize) -> usize {
-    let count = || cluster.daemon(0).said().matches("a lease was not accepted").count();
+    let count = || cluster.said(0).matches("a lease was not accepted").count();
     eventually("a lease to be declined", async || count() > before).await;
     count()
 }
@@ -184,7 +185,11 @@ async fn a_disk_that_fills_up_is_the_reason_and_the_servers_live_on() {
     state.fill().expect("filled");
     let run = cluster.end(&printing).await;
     let told = format!("{:?}", result(&run)).to_lowercase();
-    assert!(["no space", "storagefull", "has no room for it"].iter().any(|words| told.contains(words)), "{:?}", run.status);
+    assert!(
+        ["no space", "storagefull", "has no room for it"].iter().any(|words| told.contains(words)),
+        "{:?}",
+        run.status
+    );
     assert!(cluster.daemon(0).ended().is_none(), "it lives on");
     state.empty();
     assert_eq!(phase(&cluster.run(shell("emptied", "true", "")).await), Phase::Succeeded);
