@@ -41,7 +41,7 @@ fn find(name: &str) -> Result<PathBuf, Failure> {
     places.map(|place| place.join(name)).find(|file| file.is_absolute() && is_executable(file)).ok_or_else(
         || {
             Failure::usage(format!("{name} is neither beside runtimectl nor in PATH")).hint(
-                "build all of it with `cargo build --release --workspace`, or install all binaries together",
+                "build all of it with `cargo build --release`, or install all binaries together",
             )
         },
     )
