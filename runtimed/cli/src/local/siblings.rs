@@ -40,9 +40,8 @@ fn find(name: &str) -> Result<PathBuf, Failure> {
     let places = beside.into_iter().chain(std::env::split_paths(&path));
     places.map(|place| place.join(name)).find(|file| file.is_absolute() && is_executable(file)).ok_or_else(
         || {
-            Failure::usage(format!("{name} is neither beside runtimectl nor in PATH")).hint(
-                "build all of it with `cargo build --release`, or install all binaries together",
-            )
+            Failure::usage(format!("{name} is neither beside runtimectl nor in PATH"))
+                .hint("build all of it with `cargo build --release`, or install all binaries together")
         },
     )
 }
