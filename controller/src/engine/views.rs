@@ -44,7 +44,8 @@ impl State {
     /// Why a Run waits: always one sentence.
     fn why_pending(&mut self, record: &Record) -> String {
         let runtime = record.runtime();
-        let before = record.status.reason.as_deref().filter(|_| !record.status.attempts.is_empty());
+        let said = !record.status.attempts.is_empty() || record.private.declined > 0;
+        let before = record.status.reason.as_deref().filter(|_| said);
         let now = match (self.sessions.count(runtime), record.standing()) {
             (_, Standing::Waiting { ready_at, .. }) if ready_at > Timestamp::now() => {
                 format!("waits until {ready_at:.3}")

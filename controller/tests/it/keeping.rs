@@ -202,6 +202,7 @@ async fn what_is_uploaded_once_more_while_it_goes_is_not_lost() {
         async move {
             let bytes = bytes::Bytes::from(format!("diff --git a/{number} b/{number}\n"));
             let digest = alice.put_patch(&default(), bytes.clone()).await.expect("uploaded");
+            // Each at another moment around the removal, which is a matter of time alone.
             tokio::time::sleep(Duration::from_millis(1_960 + number)).await;
             alice.put_patch(&default(), bytes.clone()).await.expect("uploaded once more");
             let answered = tokio::time::Instant::now();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use runtimed_api::problem::Code;
 use runtimed_api::run::status::Phase;
-use runtimed_api::session::{OrderKind, ReportAnswer};
+use runtimed_api::session::{OrderKind, Report, ReportAnswer, ReportEvent};
 
 use crate::harness::{
     ALICE, OTHER_DAEMON, Server, completed, default, exited, finished, phase, run, status, until_over,
@@ -63,6 +63,24 @@ async fn a_daemon_that_does_not_renew_is_handed_nothing() {
     let (nothing, lease) = tokio::join!(polling, submitted);
     assert!(nothing.is_none());
     assert_eq!(lease.attempt.attempt.0, 1);
+}
+
+#[tokio::test]
+async fn why_a_daemon_declined_is_shown_while_the_run_waits() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    let event = ReportEvent::Declined("its journal fails".to_owned());
+    let declined = Report { event, ..exited(&lease, 1, 0) };
+    assert_eq!(rejected(&daemon.report(vec![declined]).await), [None]);
+    let waiting = alice.get(&default(), &"a".parse().expect("a name")).await.expect("there");
+    assert_eq!(phase(&waiting), Phase::Pending);
+    let reason = status(&waiting).reason.as_deref().expect("a reason");
+    assert!(reason.starts_with("daemon d1 declined it: its journal fails; "), "{reason}");
+    daemon.complete(&daemon.lease_alive().await, 0).await;
+    assert_eq!(phase(&until_over(&alice, "a").await), Phase::Succeeded);
 }
 
 #[tokio::test]

@@ -9,3 +9,4 @@ mod lives;
 mod logs;
 mod people;
 mod restart;
+mod store;

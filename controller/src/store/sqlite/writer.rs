@@ -109,7 +109,9 @@ fn commit(
             Err(error) => refused(write, error),
         };
         if next.is_ok() && transaction.is_autocommit() {
-            next = Err(one.error().unwrap_or(StoreError::Full));
+            next = Err(one
+                .error()
+                .unwrap_or_else(|| StoreError::Failed(Arc::from("SQLite took the transaction back"))));
         }
         done.push(one);
     }
