@@ -179,14 +179,16 @@ impl Cluster {
     /// The daemon does not answer.
     #[must_use]
     pub fn get(&self, index: usize, path: &str, token: &str) -> String {
-        let mut stream = std::net::TcpStream::connect(self.address(index)).expect("connects");
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answered");
-        answer
+        ask(&self.address(index), path, token)
+    }
+
+    /// What the controller answers to a person, headers and body.
+    ///
+    /// # Panics
+    /// The controller does not answer.
+    #[must_use]
+    pub fn ask_controller(&self, path: &str) -> String {
+        ask(self.url.trim_start_matches("http://"), path, &self.token())
     }
 
     /// What a daemon's own log has so far.
@@ -286,6 +288,18 @@ impl Cluster {
     pub fn roots(&self, index: usize) -> PathBuf {
         self.trees.path().join(index.to_string())
     }
+}
+
+/// What a server answers to a `GET`, headers and body.
+fn ask(address: &str, path: &str, token: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).expect("connects");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
 }
 
 fn start_controller(base: &Path, options: &Options, listen: &str) -> (Server, String) {

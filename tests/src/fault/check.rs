@@ -123,8 +123,8 @@ fn ended(attempt: &AttemptStatus) -> Option<AttemptEnd> {
     attempt.result.as_ref().map(|result| result.end)
 }
 
-/// What is kept of a log is a true beginning of what the command printed, all of it that is listed can be read, and of a
-/// command that ended by itself it is the whole.
+/// What is kept of a log is what the command printed, at its place: of a beginning of it nothing is missing but what a gap
+/// counts, which only a disk that fails explains, and of a command that ended by itself it is the whole.
 async fn log_is_whole(
     plan: &Plan,
     run: &PlannedRun,
@@ -141,21 +141,93 @@ async fn log_is_whole(
         Err(error) => Err(error),
     };
     let read = match events {
-        Ok(events) => events.iter().flat_map(LogEvent::bytes).collect::<Vec<u8>>(),
+        Ok(events) => events,
         Err(_) if result.log.bytes == 0 => Vec::new(),
         Err(_) if plan.has(|what| matches!(what, What::Fill(_))) && !result.uploads_incomplete.is_empty() => {
             return Ok(());
         }
         Err(error) => return wrong(format!("it cannot be read: {error}")),
     };
-    let output = run.output();
-    let text = String::from_utf8_lossy(&read);
-    if !output.starts_with(&*text) {
-        return wrong(format!("{text:?} is not what was printed"));
+    if result.log.dropped > 0 && !plan.has(|what| matches!(what, What::Fill(_) | What::Fail(_))) {
+        return wrong("bytes were dropped, and every disk had room".to_owned());
     }
-    let whole = result.end == AttemptEnd::Completed && result.log.dropped == 0;
-    if whole && *text != output {
-        return wrong(format!("{text:?} is not all that was printed"));
+    let output = run.output();
+    let kept = match placed(output.as_bytes(), &read) {
+        Ok(kept) => kept,
+        Err(what) => return wrong(what),
+    };
+    // A gap at the very end is counted where there was no room for its record either.
+    let Some(unsaid) = result.log.dropped.checked_sub(kept.dropped) else {
+        return wrong(format!("{} bytes are missing in it", kept.dropped));
+    };
+    let arrived = result.log.dropped == 0 || result.uploads_incomplete.is_empty();
+    if result.end == AttemptEnd::Completed && arrived && kept.reached + unsaid != output.len() as u64 {
+        return wrong(format!("{read:?} is not all that was printed"));
     }
     Ok(())
+}
+
+/// How far a log goes.
+#[derive(Debug, PartialEq, Eq)]
+struct Kept {
+    /// So many bytes of the output are in it or in its gaps.
+    reached: u64,
+    /// So many of these are in its gaps.
+    dropped: u64,
+}
+
+/// Puts a log beside what was printed.
+fn placed(output: &[u8], events: &[LogEvent]) -> Result<Kept, String> {
+    let mut kept = Kept { reached: 0, dropped: 0 };
+    for event in events {
+        let rest = usize::try_from(kept.reached).ok().and_then(|from| output.get(from..)).unwrap_or_default();
+        let bytes = event.bytes();
+        if !rest.starts_with(&bytes) {
+            let text = String::from_utf8_lossy(&bytes);
+            return Err(format!("{text:?} is not what was printed after {} bytes", kept.reached));
+        }
+        let dropped = event.dropped.unwrap_or(0);
+        kept.reached += bytes.len() as u64 + dropped;
+        kept.dropped += dropped;
+    }
+    if kept.reached > output.len() as u64 {
+        return Err(format!("it goes on to byte {}, and {} were printed", kept.reached, output.len()));
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use runtimed_api::log::{Body, Record, Stream};
+
+    use super::*;
+
+    fn log(bodies: &[Body<'_>]) -> Vec<LogEvent> {
+        bodies.iter().map(|&body| LogEvent::of(1, &Record { micros: 0, body }, 0)).collect()
+    }
+
+    fn out(text: &str) -> Body<'_> {
+        Body::Text(Stream::Stdout, text.as_bytes())
+    }
+
+    #[test]
+    fn a_gap_stands_for_as_many_bytes_as_it_counts() {
+        let kept = |reached, dropped| Ok(Kept { reached, dropped });
+        assert_eq!(placed(b"abcdef", &log(&[out("ab"), Body::Gap(2), out("ef")])), kept(6, 2));
+        assert_eq!(placed(b"abcdef", &log(&[Body::Gap(4), out("e")])), kept(5, 4));
+        assert_eq!(placed(b"abcdef", &log(&[])), kept(0, 0));
+    }
+
+    #[test]
+    fn whatever_is_at_another_place_is_found() {
+        for wrong in [
+            log(&[out("ab"), out("ef")]),
+            log(&[out("ab"), Body::Gap(1), out("ef")]),
+            log(&[Body::Gap(2), out("ab")]),
+            log(&[out("abcdefg")]),
+            log(&[out("abcdef"), Body::Gap(1)]),
+        ] {
+            placed(b"abcdef", &wrong).expect_err("it is at another place");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! What an operator sees: metrics, the servers' own logs, traces, and the cluster's log stack.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
 
 use runtimed_api::run::status::Phase;
 use runtimed_api::session::Submission;
@@ -18,20 +17,6 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 fn lines(text: &str) -> Vec<Value> {
     let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     text.lines().map(read).collect()
-}
-
-/// What the controller answers, headers and body.
-fn ask(cluster: &Cluster, path: &str) -> String {
-    let address = cluster.url.trim_start_matches("http://");
-    let mut stream = std::net::TcpStream::connect(address).expect("connects");
-    let token = cluster.token();
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("answered");
-    answer
 }
 
 /// From the submitter's request through the controller and the lease to the command's environment, and in what both servers
@@ -112,7 +97,7 @@ async fn logs_on_standard_output_and_numbers_of_a_whole_run() {
     ] {
         assert!(daemon.contains(shown), "{shown} in {daemon}");
     }
-    let controller = ask(&cluster, "/metrics");
+    let controller = cluster.ask_controller("/metrics");
     for shown in [
         "runtimed_controller_runs{runtime=\"test\",phase=\"Pending\"} 1",
         "runtimed_controller_runs{runtime=\"test\",phase=\"Running\"} 1",
