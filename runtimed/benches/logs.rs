@@ -1,5 +1,5 @@
 //! How fast a Run can write its log: pipe, masker with 20 secrets, segments on the disk; beside `cat > file` of the same
-//! bytes through the same kind of pipe. And how late a follower sees a line.
+//! bytes through the same kind of pipe; neither is synced. And how late a follower sees a line.
 //!
 //! `cargo bench -p runtimed --bench logs [-- DIRECTORY]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
@@ -18,13 +18,14 @@ use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
 const BYTES: u64 = 1 << 29;
+const ROUNDS: usize = 5;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
     let given = std::env::args().nth(1).filter(|word| !word.starts_with('-')).map(PathBuf::from);
     let dir = tempfile::tempdir_in(given.unwrap_or_else(std::env::temp_dir)).expect("a directory");
     println!("{} MB through a pipe into {}; MB/s", BYTES / 1_000_000, dir.path().display());
-    for round in 0..3 {
+    for round in 0..ROUNDS {
         let file = std::fs::File::create(dir.path().join("cat")).expect("a file");
         let began = Instant::now();
         let (mut writer, pipe) = writer();
@@ -44,7 +45,15 @@ fn main() {
         println!("log {ours:>6.0}   cat > file {peer:>6.0}   ratio {:.2}", ours / peer);
         std::fs::remove_dir_all(dir.path().join(format!("log-{round}"))).expect("removed");
     }
+    println!("memory {} MB at most", peak());
     runtime.block_on(lag(dir.path().join("lag")));
+}
+
+/// The most memory that this process has had, in MB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it is told");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
 }
 
 fn rate(began: Instant) -> f64 {

@@ -16,13 +16,13 @@ fn main() {
     let text = log_text(8 << 20);
     println!("text like a build's log, in pieces of {} KiB; MB/s, best of 5", PIECE / 1024);
     println!("{:>8} {:>10} {:>14} {:>8} {:>8}", "needles", "masker", "aho-corasick", "copy", "ratio");
-    // A secret of 32 bytes is looked for in 11 forms; what matters is the number of needles.
-    for secrets in [2, 9, 46] {
+    // A secret of 32 bytes with a few that are escaped is looked for in 14 forms; what matters is the number of needles.
+    for secrets in [2, 7, 36] {
         let values: Vec<Vec<u8>> = (0..secrets).map(value).collect();
         let named: Vec<(&str, &[u8])> = values.iter().map(|value| ("secret", value.as_slice())).collect();
         let redactor = Redactor::default();
         redactor.register(&named).expect("registers");
-        let needles = secrets * 11;
+        let needles = secrets * 14;
         let plain: Vec<Vec<u8>> = (0..needles).map(value).collect();
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)

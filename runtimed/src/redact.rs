@@ -5,7 +5,7 @@
 
 mod needles;
 mod set;
-mod squeeze;
+mod spaced;
 mod stream;
 
 pub use needles::{Needles, Redactor, TooMany};

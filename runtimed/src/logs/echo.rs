@@ -8,6 +8,7 @@ use runtimed_api::ids::AttemptKey;
 use runtimed_api::log::{self, Body, Stream};
 use runtimed_client::logs::{Chunk, More, Source as _};
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use super::LiveSource;
 
@@ -51,11 +52,15 @@ pub async fn echo(mut source: LiveSource, key: AttemptKey) {
     put(lines.rest()).await;
 }
 
+/// Held while somebody writes: where nobody takes what is written one thread is stuck in that, and not one for each Run.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// Writes whole lines, which are not mixed with those of others. Says whether somebody takes them.
 async fn put(out: Vec<u8>) -> bool {
     if out.is_empty() {
         return true;
     }
+    let _turn = TURN.lock().await;
     let written = tokio::task::spawn_blocking(move || {
         let mut stdout = io::stdout().lock();
         stdout.write_all(&out).and_then(|()| stdout.flush())

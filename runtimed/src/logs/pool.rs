@@ -58,6 +58,13 @@ impl Share {
         got
     }
 
+    /// Gives back what was taken and is not used after all.
+    pub(super) fn put_back(&mut self, unused: u64) {
+        let unused = unused.min(self.taken);
+        *self.pool.lock() -= unused;
+        self.taken -= unused;
+    }
+
     /// Where it is from.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
@@ -82,6 +89,8 @@ mod tests {
         assert_eq!((one.take(7), two.take(7), two.take(1)), (7, 3, 0));
         drop(one);
         assert_eq!(two.take(9), 7);
+        two.put_back(1);
+        assert_eq!((pool.used(), two.take(9)), (9, 1));
         drop(two);
         assert_eq!(pool.used(), 0);
     }

@@ -34,19 +34,19 @@ async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) -> u
     // Taken only once there is something to read: many commands never write to one of the two.
     let mut buffer = Vec::new();
     let mut shown = Vec::new();
-    let mut full = 0_u32;
+    let (mut room, mut full) = (PIPE_BYTES, 0_u32);
     loop {
         if pipe.readable().await.is_err() {
             break;
         }
-        buffer.resize(PIPE_BYTES, 0);
+        buffer.resize(room, 0);
         match pipe.try_read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                full = if count == PIPE_BYTES { full.saturating_add(1) } else { 0 };
-                if full == FULL {
-                    // Where the uid has as much as it may, it stays as it is.
-                    let _as_it_was = fcntl_setpipe_size(&pipe, LARGE_PIPE_BYTES);
+                full = if count == room { full.saturating_add(1) } else { 0 };
+                // Where the uid has as much as it may, it stays as it is.
+                if full == FULL && fcntl_setpipe_size(&pipe, LARGE_PIPE_BYTES).is_ok() {
+                    room = LARGE_PIPE_BYTES;
                 }
                 shown.clear();
                 masker.push(&buffer[..count], &mut shown);

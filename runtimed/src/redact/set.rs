@@ -5,6 +5,9 @@
 //! four bytes are of a needle at all, and only then which. So what is no secret is passed over five bytes at a time, and more
 //! of them where all needles are longer.
 //!
+//! Through white space it is the same: of an occurrence at most as many bytes that are not blank come before one of the places that
+//! are looked at, and the four bytes there are the next four that are not blank.
+//!
 //! Needles that repeat themselves, in a text that does as well, could make that slow. The work is counted, and beyond a
 //! bound an automaton takes over whose time does not depend on what it reads.
 
@@ -12,6 +15,8 @@ use std::sync::{Arc, OnceLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use zeroize::Zeroizing;
+
+use super::spaced::{self, Places, squeeze};
 
 /// The shortest needle.
 pub(super) const SHORTEST: usize = 8;
@@ -75,6 +80,11 @@ impl Set {
         self.needles.len()
     }
 
+    /// Bytes of the longest needle.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
     pub(super) fn mask(&self, hit: &Hit) -> &[u8] {
         &self.needles[hit.needle].mask
     }
@@ -120,6 +130,57 @@ impl Set {
             }
         }
         true
+    }
+
+    pub(super) fn is_in_spaced(&self, text: &[u8]) -> bool {
+        let mut found = Vec::new();
+        self.find_spaced(text, &mut found);
+        !found.is_empty()
+    }
+
+    /// Appends every occurrence in the text without its white space, at its place in the text with it: in the order of
+    /// nothing, and some more than once.
+    pub(super) fn find_spaced(&self, text: &[u8], found: &mut Vec<Hit>) {
+        if self.needles.is_empty() {
+            return;
+        }
+        let before = found.len();
+        let mut work = text.len().saturating_mul(WORK);
+        let mut at = 0;
+        while let Some((gram, from)) = spaced::four(text, at) {
+            let (word, bit) = slot(gram);
+            if self.maybe[word] & bit != 0 && !self.look_spaced(text, from, gram, &mut work, found) {
+                found.truncate(before);
+                return self.find_squeezed(text, found);
+            }
+            at = from + self.step;
+        }
+    }
+
+    fn look_spaced(&self, text: &[u8], at: usize, gram: u32, work: &mut usize, found: &mut Vec<Hit>) -> bool {
+        for (_, index, within) in self.of(gram) {
+            let needle = usize::try_from(*index).unwrap_or(0);
+            let bytes = &self.needles[needle].bytes;
+            if let Some(place) = spaced::around(text, at, bytes, usize::from(*within), work) {
+                found.push(Hit { start: place.start, end: place.end, needle });
+            }
+        }
+        *work > 0
+    }
+
+    fn find_squeezed(&self, text: &[u8], found: &mut Vec<Hit>) {
+        let (mut squeezed, mut hits) = (Vec::new(), Vec::new());
+        for (begin, part) in spaced::parts(text) {
+            squeeze(part, &mut squeezed);
+            self.find_steadily(&squeezed, &mut hits);
+            hits.sort_by_key(|hit| hit.start);
+            let (mut starts, mut ends) = (Places::new(part), Places::new(part));
+            found.extend(hits.drain(..).map(|hit| Hit {
+                start: begin + starts.of(hit.start),
+                end: begin + ends.of(hit.end - 1) + 1,
+                needle: hit.needle,
+            }));
+        }
     }
 
     fn find_steadily(&self, text: &[u8], found: &mut Vec<Hit>) {
@@ -224,15 +285,53 @@ mod tests {
                     }
                 }
             }
-            let (mut found, mut steadily) = (Vec::new(), Vec::new());
+            let (mut found, mut steadily, mut spaced) = (Vec::new(), Vec::new(), Vec::new());
             set.find(&text, &mut found);
             set.find_steadily(&text, &mut steadily);
+            set.find_spaced(&text, &mut spaced);
+            spaced.sort_by_key(|hit| (hit.start, hit.end, hit.needle));
+            spaced.dedup();
+            prop_assert_eq!(sorted(spaced), sorted(expected.clone()));
             prop_assert_eq!(sorted(found), sorted(expected.clone()));
             prop_assert_eq!(sorted(steadily), sorted(expected));
             let mut starts = Vec::new();
             set.beginnings(&text, |start| { starts.push(start); false });
             let begins = |start: &usize| needles.iter().any(|n| n.len() > text.len() - start && n.starts_with(&text[*start..]));
             prop_assert_eq!(starts, (0..text.len()).filter(begins).collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        /// White space anywhere, and much of it.
+        #[test]
+        fn it_finds_through_white_space_what_is_there_without(
+            needles in prop::collection::vec("[ab]{8,24}", 1..5),
+            parts in prop::collection::vec(("[ab]{0,9}", " {0,40}"), 0..30),
+        ) {
+            let needles: Vec<_> = needles.into_iter().map(String::into_bytes).collect();
+            let set = set(&needles);
+            let text: Vec<u8> = parts.iter().flat_map(|(word, blank)| [word.as_str(), blank]).collect::<String>().into_bytes();
+            let places: Vec<usize> = (0..text.len()).filter(|place| text[*place] > b' ').collect();
+            let squeezed: Vec<u8> = places.iter().map(|place| text[*place]).collect();
+            let mut expected = Vec::new();
+            for start in 0..squeezed.len() {
+                for (needle, bytes) in needles.iter().enumerate() {
+                    if squeezed[start..].starts_with(bytes) {
+                        expected.push(Hit { start: places[start], end: places[start + bytes.len() - 1] + 1, needle });
+                    }
+                }
+            }
+            let (mut found, mut steadily) = (Vec::new(), Vec::new());
+            set.find_spaced(&text, &mut found);
+            set.find_squeezed(&text, &mut steadily);
+            let unique = |mut hits: Vec<Hit>| {
+                hits.sort_by_key(|hit| (hit.start, hit.end, hit.needle));
+                hits.dedup();
+                hits
+            };
+            let expected = unique(expected);
+            prop_assert_eq!(unique(found), expected.clone());
+            prop_assert_eq!(unique(steadily), expected);
         }
     }
 
@@ -248,6 +347,13 @@ mod tests {
         set.find(&text, &mut found);
         assert!(found.len() > 10_000);
         set.beginnings(&text, |_| false);
+        // And so it is with white space, of which there may be more than of anything else.
+        let spaced: Vec<u8> = text.iter().flat_map(|byte| [*byte, b' ']).collect();
+        found.clear();
+        set.find_spaced(&spaced, &mut found);
+        assert!(found.len() > 10_000);
+        let blank = [vec![b' '; 4_000_000], b"a".to_vec(), vec![0; 4_000_000]].concat();
+        set.find_spaced(&blank, &mut found);
         assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
     }
 }

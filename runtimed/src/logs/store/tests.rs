@@ -66,9 +66,9 @@ async fn what_is_over_the_limit_is_counted_in_a_gap() {
 #[tokio::test]
 async fn logs_share_the_bound_of_the_pod_and_a_gap_is_told_where_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
-    let pool = Pool::new(8);
+    let pool = Pool::new(32 + 2 * HEAD);
     let (one, two) = (log(&dir, 99, &pool, Overflow::Drop), log(&dir, 99, &pool, Overflow::Drop));
-    one.write(Stream::Stdout, b"123456").await;
+    one.write(Stream::Stdout, &[b'1'; 30]).await;
     let two = {
         drop(two);
         log(&dir, 99, &pool, Overflow::Drop)
@@ -86,7 +86,7 @@ async fn logs_share_the_bound_of_the_pod_and_a_gap_is_told_where_it_is() {
 #[tokio::test]
 async fn a_full_log_that_blocks_waits_for_room_and_for_the_end_of_the_command() {
     let dir = tempfile::tempdir().expect("a directory");
-    let pool = Pool::new(8);
+    let pool = Pool::new(8 + 2 * HEAD);
     let one = log(&dir, 99, &pool, Overflow::Block);
     one.write(Stream::Stdout, b"12345").await;
     let two = log(&dir, 4, &pool, Overflow::Block);
@@ -104,4 +104,44 @@ async fn a_full_log_that_blocks_waits_for_room_and_for_the_end_of_the_command() 
     two.close();
     assert_eq!(text(&two), b"abcd");
     assert_eq!(two.facts().dropped, 3);
+}
+
+/// A command that writes byte by byte takes no more of the disk than the pod gives to logs.
+#[tokio::test]
+async fn what_stands_beside_the_text_counts_as_well() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pool = Pool::new(10_000);
+    let log = log(&dir, u64::MAX, &pool, Overflow::Drop);
+    for _ in 0..5000 {
+        log.write(Stream::Stdout, b"x").await;
+    }
+    log.close();
+    let facts = log.facts();
+    let disk: u64 =
+        facts.segments.iter().map(|segment| std::fs::metadata(&segment.path).expect("there").len()).sum();
+    assert!((9_000..=10_100).contains(&disk), "{disk} bytes on the disk");
+    assert_eq!(facts.bytes + facts.dropped, 5000);
+    assert_eq!(facts.segments.iter().map(|segment| segment.stored).sum::<u64>(), log.end().stored);
+}
+
+/// Whatever the pieces, and whatever is in them: what is read is what was written, with its stream and place.
+#[tokio::test]
+async fn every_byte_is_kept_as_it_was_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = unbounded(&dir);
+    let all: Vec<u8> = (0..=255).collect();
+    let (mut written, mut streams) = (Vec::new(), Vec::new());
+    for (index, length) in [1, 2, 255, 65_535, 65_536, 65_537, 200_000, 3].into_iter().enumerate() {
+        let piece: Vec<u8> = all.iter().copied().cycle().skip(index).take(length).collect();
+        let stream = if index % 2 == 0 { Stream::Stdout } else { Stream::Stderr };
+        log.write(stream, &piece).await;
+        written.extend_from_slice(&piece);
+        streams.extend(std::iter::repeat_n(stream, length.div_ceil(MAX_RECORD_BYTES)));
+    }
+    log.close();
+    assert!(text(&log) == written, "other bytes");
+    let events = events(&log);
+    assert_eq!(events.iter().filter_map(|event| event.stream).collect::<Vec<_>>(), streams);
+    assert_eq!(events.last().map(|event| event.next), Some(written.len() as u64));
+    assert_eq!(log.facts().records, streams.len() as u64);
 }
