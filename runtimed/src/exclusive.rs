@@ -4,6 +4,7 @@
 //! artifacts, the outputs and the worker's own store, are made beside it. The directories are mounts, which can be neither
 //! renamed over nor removed: a checkout goes into them, and they are emptied when a Run has ended, before the next begins.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub struct Fitness {
 
 /// Looks whether a pod with these mount points is one for the exclusive tier.
 #[must_use]
-pub fn fitness(config: &Config, mounts: &[PathBuf]) -> Fitness {
+pub fn fitness(config: &Config, mounts: &BTreeSet<PathBuf>) -> Fitness {
     let possible = possible(config, mounts);
     let evident = possible.is_ok()
         && roots(config).iter().all(|root| mounts.contains(root))
@@ -41,7 +42,7 @@ pub fn fitness(config: &Config, mounts: &[PathBuf]) -> Fitness {
     Fitness { possible, evident }
 }
 
-fn possible(config: &Config, mounts: &[PathBuf]) -> Result<(), String> {
+fn possible(config: &Config, mounts: &BTreeSet<PathBuf>) -> Result<(), String> {
     if config.slots != 1 {
         return Err(format!("a pod that one Run has whole has slots = 1, and not {}", config.slots));
     }
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
     use crate::config::layers::Overlay;
 
-    fn possible_with(roots: &Path, slots: u32, more: &str, mounts: &[PathBuf]) -> Result<(), String> {
+    fn possible_with(roots: &Path, slots: u32, more: &str, mounts: &BTreeSet<PathBuf>) -> Result<(), String> {
         let path = roots.join("runtime.toml");
         let [tmp, home, workspace] = ["tmp", "home", "workspace"].map(|name| {
             fs::create_dir_all(roots.join(name)).expect("made");
@@ -172,7 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let at = dir.path().canonicalize().expect("it is there");
         let state = |path: &str| format!("[state]\ndir = {:?}\n", at.join(path).display().to_string());
-        assert_eq!(possible_with(&at, 1, &state("state"), &[]), Ok(()));
+        assert_eq!(possible_with(&at, 1, &state("state"), &BTreeSet::new()), Ok(()));
         let secret = format!(
             "[secrets.a]\nsource = \"file:{}\"\nnamespaces = [\"*\"]\n",
             at.join("home/token").display()
@@ -187,6 +188,7 @@ mod tests {
             (1, state("state") + &secret, vec![], "is secret"),
         ];
         for (slots, more, mounts, word) in cases {
+            let mounts = BTreeSet::from_iter(mounts);
             let why = possible_with(&at, slots, &more, &mounts).expect_err(word);
             assert!(why.contains(word), "{why}");
         }

@@ -6,7 +6,9 @@
 mod grants;
 mod protections;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::enforcement::{Enforcement, Protection, Tier};
 use crate::policy::{Extent, Network, Policy, Rlimits};
@@ -80,7 +82,7 @@ pub struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) enforcement: Enforcement,
     pub(crate) policy: Policy,
-    pub(crate) mounts: Vec<std::path::PathBuf>,
+    pub(crate) mounts: BTreeSet<PathBuf>,
 }
 
 impl Plan {

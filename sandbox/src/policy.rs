@@ -1,5 +1,6 @@
 //! Intent: what a confined process may do. Everything that is not granted here is refused by the kernel.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::enforcement::Protection;
@@ -63,7 +64,7 @@ pub struct Policy {
     /// The directories in which all attempts have their trees: a grant may lie within one, but not be or hold one.
     pub roots: Vec<PathBuf>,
     /// Mount points that may lie inside a grant. Any other mount inside one is refused, for an allow-list cannot subtract.
-    pub mounts: Vec<PathBuf>,
+    pub mounts: BTreeSet<PathBuf>,
 }
 
 /// What the network may be used for.

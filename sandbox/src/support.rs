@@ -1,5 +1,6 @@
 //! What the running kernel, under the seccomp profile that this process has, offers to an unprivileged process.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -62,7 +63,7 @@ pub struct Support {
     /// The architecture whose system call numbers a filter has to name.
     pub architecture: Architecture,
     /// Every mount point that this process sees.
-    pub mounts: Vec<PathBuf>,
+    pub mounts: BTreeSet<PathBuf>,
 }
 
 /// An architecture that there is a filter table for.
@@ -153,32 +154,26 @@ fn view(own_proc: bool) -> Result<(), Missing> {
 }
 
 /// The fifth field of each line of mountinfo, with its octal escapes undone. See `proc_pid_mountinfo(5)`.
-fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
-    let mut points: Vec<_> = mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|field| {
-            let unescaped = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-                .iter()
-                .fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain));
-            PathBuf::from(unescaped)
-        })
-        .collect();
-    points.sort_unstable();
-    points.dedup();
-    points
+fn mount_points(mountinfo: &str) -> BTreeSet<PathBuf> {
+    const ESCAPES: [(&str, &str); 4] = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    let unescaped = |field: &str| {
+        let escapes = ESCAPES.iter().filter(|_| field.contains('\\'));
+        escapes.fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
+    };
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(|field| PathBuf::from(unescaped(field))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::{Support, mount_points};
 
     #[test]
     fn mount_points_are_unescaped() {
         let text = "22 1 254:0 / / rw - ext4 /dev/vda rw\n36 22 0:3 / /mnt/a\\040b rw - tmpfs x rw\n";
-        assert_eq!(mount_points(text), [Path::new("/"), Path::new("/mnt/a b")]);
+        assert_eq!(mount_points(text), ["/", "/mnt/a b"].map(PathBuf::from).into());
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn usable(path: &Path) -> Result<Medium, String> {
 }
 
 /// What can be written beside what should be: directories, and files in directories that cannot.
-fn writable(mounts: &[PathBuf], own: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+fn writable(mounts: &BTreeSet<PathBuf>, own: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let may_write = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
     let mut found = Vec::new();
     for mount in mounts.iter().filter(|mount| !own.iter().any(|own| mount.starts_with(own))) {

@@ -1,5 +1,7 @@
 //! The paths that a policy opens, and what no grant may open.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
 use super::Refusal;
@@ -25,7 +27,7 @@ pub(crate) enum Access {
 }
 
 /// Every grant of a policy, judged by its text. The same rules judge where links lead when the plan is prepared.
-pub(super) fn judge(policy: &Policy, mounts: &[PathBuf]) -> Result<Vec<Grant>, Refusal> {
+pub(super) fn judge(policy: &Policy, mounts: &BTreeSet<PathBuf>) -> Result<Vec<Grant>, Refusal> {
     let lists = [
         (&policy.read, Access::Read),
         (&policy.execute, Access::Execute),
@@ -48,7 +50,12 @@ pub(super) fn judge(policy: &Policy, mounts: &[PathBuf]) -> Result<Vec<Grant>, R
 }
 
 /// Whether a grant of `path` would open something else as well.
-pub(crate) fn check(path: &Path, access: Access, policy: &Policy, mounts: &[PathBuf]) -> Result<(), Refusal> {
+pub(crate) fn check(
+    path: &Path,
+    access: Access,
+    policy: &Policy,
+    mounts: &BTreeSet<PathBuf>,
+) -> Result<(), Refusal> {
     if let Some(protected) =
         policy.protected.iter().find(|one| one.starts_with(path) || path.starts_with(one))
     {
@@ -65,10 +72,10 @@ pub(crate) fn check(path: &Path, access: Access, policy: &Policy, mounts: &[Path
     {
         return Err(refused("grant.proc", path, "is not one file of /proc that belongs to no process"));
     }
-    let inside = |mount: &&PathBuf| {
-        mount.starts_with(path) && mount.as_path() != path && !policy.mounts.contains(mount)
-    };
-    if let Some(mount) = mounts.iter().find(inside) {
+    // What lies in a directory follows it in the order of paths.
+    let behind = mounts.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
+    let mut inside = behind.take_while(|mount| mount.starts_with(path));
+    if let Some(mount) = inside.find(|mount| !policy.mounts.contains(*mount)) {
         let why = format!("holds the mount {}; grant what lies beside it, or list it", mount.display());
         return Err(refused("grant.mount", path, &why));
     }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{Plan, Refusal, Step, plan};
@@ -13,7 +14,7 @@ fn support(abi: u8) -> Support {
         seccomp: Ok(()),
         kernel: "6.0.0".to_owned(),
         architecture: Architecture::X86_64,
-        mounts: ["/", "/proc", "/tmp", "/etc/hosts", "/var/run/secrets/token"].map(PathBuf::from).to_vec(),
+        mounts: ["/", "/proc", "/tmp", "/etc/hosts", "/var/run/secrets/token"].map(PathBuf::from).into(),
     }
 }
 
@@ -240,7 +241,7 @@ fn bad_grants_are_refused_by_rule() {
     let base = Policy {
         protected: vec!["/var/run/secrets/token".into(), "/tmp/state".into()],
         roots: vec!["/tmp".into(), "/workspace".into()],
-        mounts: vec!["/etc/hosts".into()],
+        mounts: ["/etc/hosts".into()].into(),
         ..Policy::default()
     };
     for (path, rule_id) in [
@@ -264,8 +265,20 @@ fn bad_grants_are_refused_by_rule() {
     for path in ["/etc", "/tmp/0123", "/usr"] {
         assert!(plan(&Policy { read: vec![path.into()], ..base.clone() }, &support(7)).is_ok(), "{path}");
     }
-    let unlisted = Policy { mounts: Vec::new(), read: vec!["/etc".into()], ..base.clone() };
+    let unlisted = Policy { mounts: BTreeSet::new(), read: vec!["/etc".into()], ..base.clone() };
     assert_eq!(rule(plan(&unlisted, &support(7))), "grant.mount");
+    // Listed, it is allowed; what has a like name lies beside.
+    let nested = Support {
+        mounts: ["/etc", "/etc-other", "/etc.d/x", "/etc/a", "/etc/a/b"].map(PathBuf::from).into(),
+        ..support(7)
+    };
+    for (listed, allowed) in
+        [(&["/etc/a"][..], false), (&["/etc/a/b"], false), (&["/etc/a", "/etc/a/b"], true)]
+    {
+        let mounts = listed.iter().map(PathBuf::from).collect();
+        let planned = plan(&Policy { mounts, read: vec!["/etc".into()], ..base.clone() }, &nested);
+        assert_eq!(planned.is_ok(), allowed, "{listed:?}");
+    }
     let zero = Network::Ports { connect: vec![0], listen: vec![], bind_ephemeral: false, udp_dns: false };
     assert_eq!(rule(plan(&Policy { network: zero, ..base }, &support(7))), "network.port-zero");
 }

@@ -16,7 +16,7 @@ fn good() -> Facts {
             seccomp: Ok(()),
             kernel: "6.18.0".to_owned(),
             architecture: Architecture::OURS,
-            mounts: vec!["/".into(), "/proc".into(), "/etc/hosts".into()],
+            mounts: ["/".into(), "/proc".into(), "/etc/hosts".into()].into(),
         },
         views: Err(Missing::Forbidden),
         fitness: Fitness { possible: Ok(()), evident: false },
@@ -75,7 +75,7 @@ fn each_fault_of_a_pod_has_its_finding() {
         ("metadata.reachable", |facts| facts.metadata_service = true),
         ("worker.unusable", |facts| facts.worker = Err("it is not there".to_owned())),
         ("sandbox.unavailable", |facts| facts.support.landlock = Ok(4)),
-        ("sandbox.grant", |facts| facts.support.mounts.push("/etc/runtimed".into())),
+        ("sandbox.grant", |facts| facts.support.mounts.extend(["/etc/runtimed".into()])),
         ("read.missing", |facts| facts.missing_read.push("/nowhere".to_owned())),
     ];
     for (id, spoil) in cases {
