@@ -2,6 +2,7 @@
 //! twice, without the sandbox and inside it. A scenario that needs a process of one thread runs here as well.
 
 mod attempts;
+mod forbidden;
 mod scenarios;
 
 use rustix::io::Errno;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtimed_sandbox::policy::Policy;
@@ -12,6 +12,8 @@ use runtimed_sandbox::support::Support;
 use runtimed_sandbox::view::{Shown, View};
 use runtimed_sandbox::{enforce_self, plan};
 use rustix::io::Errno;
+
+use crate::forbidden;
 
 /// Runs a scenario, or says that this is none.
 pub(crate) fn run(words: &[&str]) -> Option<Result<(), Errno>> {
@@ -27,13 +29,15 @@ pub(crate) fn run(words: &[&str]) -> Option<Result<(), Errno>> {
         ["views"] => views(),
         ["namespaces", place] => namespaces(place),
         ["first", place, uid, gid] => first(place, uid, gid),
+        ["failing-steps", place] => failing_steps(place),
+        ["support"] => forbidden::support(),
         _ => return None,
     })
 }
 
 /// Fails with a code that no kernel uses, and says where.
 #[track_caller]
-fn require(holds: bool) -> Result<(), Errno> {
+pub(crate) fn require(holds: bool) -> Result<(), Errno> {
     if holds {
         return Ok(());
     }
@@ -42,11 +46,11 @@ fn require(holds: bool) -> Result<(), Errno> {
 }
 
 #[expect(clippy::print_stderr, reason = "what a failing test is read for")]
-fn report(text: &str) {
+pub(crate) fn report(text: &str) {
     eprintln!("{text}");
 }
 
-fn failed(error: SpawnError) -> Errno {
+pub(crate) fn failed(error: SpawnError) -> Errno {
     report(&error.to_string());
     Errno::from_raw_os_error(201)
 }
@@ -56,7 +60,7 @@ fn refused(refusal: &plan::Refusal) -> Errno {
     Errno::from_raw_os_error(202)
 }
 
-fn prepared(policy: &Policy) -> Result<runtimed_sandbox::Prepared, Errno> {
+pub(crate) fn prepared(policy: &Policy) -> Result<runtimed_sandbox::Prepared, Errno> {
     plan::plan(policy, &Support::probe()).and_then(|plan| plan.prepare()).map_err(|refusal| refused(&refusal))
 }
 
@@ -228,6 +232,18 @@ fn strays() -> Result<(), Errno> {
     require(process::children(rustix::process::getpid()).is_empty())
 }
 
+/// Where programs and their libraries are.
+fn image() -> Vec<PathBuf> {
+    let usual = ["/usr", "/bin", "/lib", "/lib64"].map(PathBuf::from);
+    usual.into_iter().filter(|path| path.exists()).collect()
+}
+
+fn failing_steps(place: &str) -> Result<(), Errno> {
+    let place = Path::new(place);
+    let policy = Policy { execute: image(), write: vec![place.to_owned()], ..Policy::default() };
+    forbidden::steps(&policy, &place.to_string_lossy(), &place.join("ran"))
+}
+
 fn views() -> Result<(), Errno> {
     match runtimed_sandbox::support::views() {
         Ok(_) => Ok(()),
@@ -257,8 +273,7 @@ fn first(place: &str, uid: &str, gid: &str) -> Result<(), Errno> {
     require(rustix::process::geteuid().as_raw() == number(uid)?)?;
     let own = Path::new(place).join("own");
     let program = std::fs::read_link("/proc/self/exe").map_err(|_| Errno::IO)?;
-    let usual = ["/usr", "/bin", "/lib", "/lib64"].map(std::path::PathBuf::from);
-    let mut execute: Vec<_> = usual.into_iter().filter(|path| path.exists()).collect();
+    let mut execute = image();
     execute.push(program.clone());
     let policy = Policy {
         execute,
@@ -298,6 +313,7 @@ fn first(place: &str, uid: &str, gid: &str) -> Result<(), Errno> {
         own_proc: true,
     });
     require(script("true", &linked).is_err())?;
+    forbidden::steps(&policy, "/workspace", &own.join("ran"))?;
     // A name is looked for in the view; what is not there is told as such.
     let nowhere = Executable::within_view("no-such".as_ref(), "/usr/bin:/bin".as_ref(), Path::new("/"))?;
     let missing =

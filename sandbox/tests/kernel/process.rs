@@ -39,6 +39,10 @@ both! {
         }
     }
 
+    fn what_a_kernel_lacks_is_told_from_what_a_filter_forbids() {
+        scenario(&["support"]);
+    }
+
     fn strays_are_told_from_children() {
         scenario(&["strays"]);
     }

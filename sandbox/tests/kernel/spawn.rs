@@ -132,6 +132,11 @@ both! {
         assert!(mark.exists());
     }
 
+    fn no_step_that_fails_leads_to_an_execution() {
+        let place = tempfile::tempdir().unwrap();
+        scenario(&["failing-steps", place.path().to_str().unwrap()]);
+    }
+
     fn many_threads_spawn_at_once() {
         std::thread::scope(|scope| {
             for _ in 0..8 {
