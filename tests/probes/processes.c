@@ -225,6 +225,8 @@ static int shares_core(void)
 	return answer;
 }
 
+static int finds(void) { return done(getpgid(target())); }
+
 const struct probe processes[] = {
 	{ "signal-null", NONE, ATTACK, "ask whether a process may be signalled", signals_null },
 	{ "signal-continue", NONE, ATTACK, "signal a process", signals_continue },
@@ -246,6 +248,7 @@ const struct probe processes[] = {
 	{ "memory-release", NONE, ATTACK, "take a process's memory (process_mrelease)", releases_memory },
 	{ "descriptor-take", NONE, ATTACK, "take a process's descriptor (pidfd_getfd)", takes_descriptor },
 	{ "process-compare", NONE, ATTACK, "ask what two processes share (kcmp)", compares },
+	{ "process-exists", NONE, ATTACK, "ask whether a process of some number exists (getpgid)", finds },
 	{ "robust-list-read", NONE, ATTACK, "read where a process keeps its locks", reads_robust_list },
 	{ "limit-set", NONE, ATTACK, "set a process's limit (prlimit)", sets_limit },
 	{ "limit-read", NONE, ATTACK, "read a process's limit", reads_limit },

@@ -129,9 +129,17 @@ impl Judge<'_> {
     }
 
     fn process_list(&self) -> Item {
-        let mechanism =
-            if View::own_proc(self.policy) { "a /proc of its own" } else { "Landlock, by a list of files" };
-        active(Protection::ProcessList, mechanism)
+        match self.policy.view {
+            Some(_) if View::own_proc(self.policy) => active(Protection::ProcessList, "a /proc of its own"),
+            Some(_) => active(Protection::ProcessList, "Landlock, by a list of files, and process namespace"),
+            // `getpgid` and its kin ask nobody for leave, and shells need them.
+            None => Item {
+                protection: Protection::ProcessList,
+                state: State::Degraded,
+                mechanism: "Landlock, by a list of files".into(),
+                why: Some("whether a number is a process's can be asked (getpgid), and no more of it".into()),
+            },
+        }
     }
 
     fn loopback(&self) -> Item {

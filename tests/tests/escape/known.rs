@@ -79,7 +79,8 @@ const REFUSED_TO_EVERYBODY: [(&str, &str); 45] = [
     ("setuid-program", "only root can install one"),
 ];
 
-const OPEN: [(&str, &str); 5] = [
+const OPEN: [(&str, &str); 6] = [
+    ("process-exists", "process-list"),
     ("metadata-*", "file-metadata"),
     ("neighbour-lock", "file-metadata"),
     ("unix-path-connect*", "pathname-unix-sockets"),
