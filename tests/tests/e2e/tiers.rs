@@ -12,7 +12,8 @@ use runtimed_tests::wait::{eventually, processes_with};
 use rustix::process::{Pid, Signal};
 
 fn options(tier: &str) -> Options {
-    Options { runtime_toml: format!("[sandbox]\ntier = \"{tier}\"\n"), ..Options::default() }
+    let usual = Options { runtime_toml: format!("[sandbox]\ntier = \"{tier}\"\n"), ..Options::default() };
+    if tier == "Exclusive" { Options { slots: 1, ..usual } } else { usual }
 }
 
 fn state(run: &Run, protection: &str) -> State {
@@ -98,7 +99,9 @@ fn storm(word: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_supervisor_or_a_daemon_that_is_killed() {
-    for (tier, first, second) in [("Base", "117.1", "117.2"), ("Namespaces", "117.3", "117.4")] {
+    for (tier, first, second) in
+        [("Base", "117.1", "117.2"), ("Namespaces", "117.3", "117.4"), ("Exclusive", "117.5", "117.6")]
+    {
         let mut cluster = Cluster::start(options(tier)).await;
         let name = cluster.submit(shell("orphaned", &storm(first), ""), &[]).await;
         cluster.until_printed(&name).await;

@@ -6,6 +6,7 @@
 //! through the real daemon, where it has to be refused.
 
 mod attempts;
+mod described;
 mod jobs;
 mod judge;
 mod known;

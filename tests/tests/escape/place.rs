@@ -36,10 +36,8 @@ impl Tier {
     /// Whether such a pod can give it.
     pub(crate) fn is_in(self, world: World) -> bool {
         match self {
-            Self::Base => true,
             Self::Namespaces => world == World::UserNamespaces,
-            // It needs nothing of the world; so it is tried in the one that most pods are.
-            Self::Exclusive => world == World::RuntimeDefault,
+            Self::Base | Self::Exclusive => true,
         }
     }
 

@@ -86,3 +86,37 @@ pub(crate) fn directory_of(uid: u32, path: PathBuf) -> PathBuf {
     }
     path
 }
+
+/// With them an attempt would do what it attempts, to this machine.
+#[test]
+fn with_privileges_nothing_is_attempted() {
+    let programs = Programs::compile();
+    let probe = programs.dir().join("probe");
+    let one_capability = [
+        "setpriv",
+        "--reuid=65532",
+        "--regid=65532",
+        "--clear-groups",
+        "--inh-caps=+chown",
+        "--ambient-caps=+chown",
+    ];
+    let ways: &[&[&str]] = match rustix::process::geteuid().is_root() {
+        true => &[&["env"], &one_capability],
+        false => &[
+            &["unshare", "--user", "--map-root-user"],
+            &["unshare", "--user", "--map-current-user", "--keep-caps"],
+        ],
+    };
+    for way in ways {
+        let [program, options @ ..] = *way else { continue };
+        let output =
+            command(program).args(options).arg(&probe).args(["all", "none"]).output().expect("it runs");
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(120), &b""[..]),
+            "{way:?} {output:?}"
+        );
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("with privileges these attempts would do harm"), "{said}");
+    }
+}

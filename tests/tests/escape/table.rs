@@ -110,7 +110,6 @@ pub(crate) fn documented(seen: &Seen, probes: &[Probe]) -> Vec<String> {
             ));
         }
     }
-    wrong.extend(unknown_probes(probes));
     wrong
 }
 
@@ -132,23 +131,6 @@ fn comparable(table: &str) -> Vec<Vec<String>> {
     }
     rows
 }
-
-/// Names in the tables of SECURITY.md that no probe has.
-fn unknown_probes(probes: &[Probe]) -> Vec<String> {
-    let text = fs::read_to_string(docs().join("SECURITY.md")).expect("the document");
-    let shown = text.lines().filter(|line| line.starts_with('|'));
-    let column = shown.filter_map(|line| line.trim_end_matches('|').rsplit('|').next());
-    let names = column.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|name| name.contains('-'));
-    let known = |name: &str| match name.strip_suffix('*') {
-        Some(start) => probes.iter().any(|probe| probe.name.starts_with(start)),
-        None => probes.iter().any(|probe| probe.name == name),
-    };
-    let unknown = names.filter(|name| !known(name) && !PROTECTIONS.contains(name));
-    unknown.map(|name| format!("docs/SECURITY.md names the probe {name}, and there is none")).collect()
-}
-
-/// Protections that the report names and the tables as well.
-const PROTECTIONS: [&str; 3] = ["file-metadata", "pathname-unix-sockets", "loopback-neighbours"];
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
