@@ -69,7 +69,7 @@ pub(super) fn posture(
     Posture {
         kernel: facts.support.kernel.clone(),
         landlock: match &facts.support.landlock {
-            Ok(abi) => format!("ABI {abi}"),
+            Ok(abi) => format!("ABI {abi}{}", errata(facts.support.landlock_errata)),
             Err(missing) => missing.to_string(),
         },
         user_namespaces: match &facts.views {
@@ -92,5 +92,22 @@ pub(super) fn posture(
         service_account_token: facts.service_account,
         metadata_service: facts.metadata_service,
         protections: protections.collect(),
+    }
+}
+
+/// Which of the kernel's mistakes are mended, each by its number: a bit each, from the lowest (`LANDLOCK_CREATE_RULESET_ERRATA` of linux/landlock.h).
+fn errata(mended: u32) -> String {
+    let numbers = (0..u32::BITS).filter(|bit| mended & (1 << bit) != 0).map(|bit| (bit + 1).to_string());
+    let numbers: Vec<String> = numbers.collect();
+    if numbers.is_empty() { String::new() } else { format!(", errata {} mended", numbers.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errata_are_named_by_their_numbers() {
+        assert_eq!(super::errata(0), "");
+        assert_eq!(super::errata(0b111), ", errata 1, 2, 3 mended");
+        assert_eq!(super::errata(1 << 31), ", errata 32 mended");
     }
 }
