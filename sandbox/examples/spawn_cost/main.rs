@@ -1,7 +1,8 @@
 //! What confinement costs: spawn to reap of `/bin/true` in each tier, beside a bare `posix_spawn` and bubblewrap in the same
 //! loop; a filtered system call; a compile and a `git status` inside and outside.
 //!
-//! `cargo run --release -p runtimed-sandbox --example spawn_cost`. Bubblewrap is Debian's package of that name. A daemon of
+//! `cargo run --release -p runtimed-sandbox --example spawn_cost`; with `inside PROGRAM ARG…` it runs that in the base tier, with
+//! the current directory as its own, for a profiler to look at. Bubblewrap is Debian's package of that name. A daemon of
 //! a realistic size (64 threads, 200 MB) starts what it would start; what a worker would start is started by a process of a
 //! worker's size.
 
@@ -34,6 +35,7 @@ fn main() -> Outcome {
             return as_a_worker();
         }
         [_, "calls"] => return work::calls(),
+        [_, "inside", program, rest @ ..] => return work::inside(Path::new(program), rest),
         _ => {}
     }
     if rustix::process::geteuid().is_root() {

@@ -11,7 +11,6 @@ use runtimed_sandbox::support::Support;
 use crate::{Outcome, policy};
 
 const CALLS: u32 = 2_000_000;
-const ROUNDS: usize = 30;
 
 /// Prints how many nanoseconds a short system call takes; run once outside and once inside.
 pub(crate) fn calls() -> Outcome {
@@ -22,6 +21,15 @@ pub(crate) fn calls() -> Outcome {
     }
     println!("{:.1}", begun.elapsed().as_nanos() as f64 / f64::from(CALLS));
     Ok(())
+}
+
+/// One program inside, with the current directory as its own: `strace` and `perf` say where its time goes.
+pub(crate) fn inside(program: &Path, arguments: &[&str]) -> Outcome {
+    let here = std::env::current_dir()?;
+    let executable = Executable::open(program)?;
+    let spawn = Spawn::new(&executable, [&[program.to_str().unwrap_or_default()], arguments].concat());
+    let spawn = spawn.cwd(&here).envs([("PATH", "/usr/bin:/bin"), ("HOME", "/nowhere")]);
+    started(spawn.fd(1, rustix::stdio::stdout()), &here, true).map(drop)
 }
 
 /// The same program in turns outside and inside.
@@ -54,25 +62,36 @@ fn in_place(ours: &Executable, place: &Path) -> Outcome {
     let tree = "git init -q . && for i in $(seq 100); do mkdir d$i; for j in $(seq 20); do echo $i $j > d$i/f$j; done; done && git add -A && git -c user.name=a -c user.email=a@b commit -qm x";
     script(tree, false)?;
     // What the start itself costs has rows of its own: a program as short as the second is repeated within one.
-    for (name, text) in [
-        ("gcc -O2 -c", "gcc -O2 -c many.c -o many.o"),
+    for (name, rounds, text) in [
+        ("gcc -O2 -c", 60, "gcc -O2 -c many.c -o many.o"),
         (
             "10 × git status, 2,000 files",
+            200,
             "for i in 1 2 3 4 5 6 7 8 9 10; do git status --porcelain > /dev/null; done",
         ),
     ] {
-        let (mut outside, mut inside) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            outside.push(script(text, false)?);
-            inside.push(script(text, true)?);
+        let (mut outside, mut inside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..rounds {
+            // Whichever comes second finds the caches as the first has left them, so they take turns.
+            let first = script(text, round % 2 == 1)?;
+            let second = script(text, round % 2 == 0)?;
+            let (without, within) = if round % 2 == 0 { (first, second) } else { (second, first) };
+            outside.push(without);
+            inside.push(within);
+            ratios.push(within.as_secs_f64() / without.as_secs_f64());
         }
         outside.sort_unstable();
         inside.sort_unstable();
-        let (Some(outside), Some(inside)) = (outside.get(ROUNDS / 2), inside.get(ROUNDS / 2)) else {
+        ratios.sort_unstable_by(f64::total_cmp);
+        let half = rounds / 2;
+        let (Some(outside), Some(inside), Some(pair)) =
+            (outside.get(half), inside.get(half), ratios.get(half))
+        else {
             continue;
         };
         println!(
-            "{name}: outside p50 {outside:.1?}, inside base {inside:.1?}, ratio {:.3}",
+            "{name}, {rounds} pairs: outside p50 {outside:.1?}, inside base {inside:.1?}, ratio {:.3}; of the pairs' ratios p50 \
+             {pair:.3}",
             inside.as_secs_f64() / outside.as_secs_f64()
         );
     }
