@@ -20,6 +20,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use git::{Git, check_with, permissive};
@@ -39,11 +40,7 @@ fn main() -> ExitCode {
         ["history", repository, count] => {
             history(Path::new(repository), count.parse().expect("a number of commits"), &mut found);
         }
-        ["debian", packages @ ..] if !packages.is_empty() => {
-            for package in packages {
-                debian(Path::new(package), &mut found);
-            }
-        }
+        ["debian", packages @ ..] if !packages.is_empty() => found = all_of(packages),
         _ => panic!("give `history REPOSITORY [COMMITS]` or `debian PACKAGE.dsc...`"),
     }
     println!("{} changes, {} comparisons", found.changes, found.counts.values().sum::<u64>());
@@ -62,6 +59,14 @@ struct Findings {
 }
 
 impl Findings {
+    fn add(&mut self, other: Self) {
+        self.changes += other.changes;
+        self.bugs += other.bugs;
+        for (verdict, count) in other.counts {
+            *self.counts.entry(verdict).or_default() += count;
+        }
+    }
+
     /// Applies a patch to a tree, ours and theirs. `made`: the tree that it must yield, if it was made for this one.
     fn compare(
         &mut self,
@@ -133,10 +138,42 @@ fn history(repository: &Path, count: usize, found: &mut Findings) {
     }
 }
 
+/// Every package, as many at a time as there are processors. What was found in each is said when it is done.
+fn all_of(packages: &[&str]) -> Findings {
+    let left = Mutex::new(packages.iter());
+    let found = Mutex::new(Findings::default());
+    let take = || {
+        while let Some(package) = locked(&left).next() {
+            let mut here = Findings::default();
+            debian(Path::new(package), &mut here);
+            let compared = here.counts.values().sum::<u64>();
+            println!(
+                "{package}: {} changes, {compared} comparisons, {} unexplained",
+                here.changes, here.bugs
+            );
+            locked(&found).add(here);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(take);
+        }
+        take();
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Every quilt patch of a source package.
 fn debian(package: &Path, found: &mut Findings) {
-    let git = Git::new();
-    let place = git.join("source");
+    // One repository has the files, and an index that knows which of them changed; the other is for comparisons, which
+    // put another tree into the index each time.
+    let (files, git) = (Git::new(), Git::new());
+    git.write(".git/objects/info/alternates", format!("{}\n", files.join(".git/objects").display()));
+    let place = files.join("source");
     let mut unpack = Command::new("dpkg-source");
     unpack.args(["--no-check", "--skip-patches", "-x"]).arg(package).arg(&place);
     let unpacked = unpack.output().expect("dpkg-source runs");
@@ -152,13 +189,13 @@ fn debian(package: &Path, found: &mut Findings) {
     };
     let names = series.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
     let names: Vec<&str> = names.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    git.run(["config", "core.autocrlf", "false"]);
-    let kept = git.join(".git/patches");
+    files.run(["config", "core.autocrlf", "false"]);
+    let kept = files.join(".git/patches");
     std::fs::rename(&patches, &kept).expect("moved");
     // The package's own tree is the top, as its patches expect.
     let tree = || -> TreeId {
-        git.run(["add", "--all", "--force", "source"]);
-        let tree = git.run(["write-tree", "--prefix=source/"]);
+        files.run(["add", "--all", "--force", "source"]);
+        let tree = files.run(["write-tree", "--prefix=source/"]);
         String::from_utf8(tree).expect("an id").parse().expect("an id")
     };
     let mut trees = vec![tree()];
@@ -179,7 +216,6 @@ fn debian(package: &Path, found: &mut Findings) {
             println!("{what} does not apply with patch either; the rest is left out");
             break;
         }
-        git.run(["read-tree", "--empty"]);
         let next = tree();
         let moved = DRIFT.iter().filter_map(|drift| trees.get(trees.len().checked_sub(drift + 1)?).copied());
         let moved: Vec<_> = std::iter::once(trees[0]).chain(moved).filter(|tree| *tree != base).collect();

@@ -16,15 +16,21 @@ use crate::{
 mod binary;
 mod text;
 
-/// The bytes that resulting files may still have, over a whole stack.
+/// What a whole stack may still cost.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    /// Bytes of resulting files.
     left: u64,
+    /// Bytes that are passed over and compared to find where hunks belong: some seconds of work, which no change that a
+    /// person made comes near.
+    search: u64,
 }
+
+const SEARCH: u64 = 16 << 30;
 
 impl Budget {
     pub(crate) fn new(bytes: u64) -> Self {
-        Self { left: bytes }
+        Self { left: bytes, search: SEARCH }
     }
 
     fn left(&self) -> u64 {
@@ -153,13 +159,24 @@ impl Application<'_, '_> {
     }
 
     /// The resulting content itself.
-    fn after(&self, change: &FileChange<'_>, old: Option<Entry>, before: &[u8]) -> Result<Vec<u8>, Refusal> {
+    fn after(
+        &mut self,
+        change: &FileChange<'_>,
+        old: Option<Entry>,
+        before: &[u8],
+    ) -> Result<Vec<u8>, Refusal> {
         let path = change.action.path();
         match &change.body {
             Body::None => Ok(Vec::new()),
             Body::Text(hunks) => {
-                text::apply(before, hunks, self.budget.left()).map_err(|error| match error {
+                let most = self.budget.left();
+                text::apply(before, hunks, most, &mut self.budget.search).map_err(|error| match error {
                     text::TextError::TooLarge => too_large(path),
+                    text::TextError::TooAlike => {
+                        let message =
+                            "its lines are so alike that finding where the hunks belong takes too long";
+                        Refusal::at(Rule::TooLarge, path, message)
+                    }
                     text::TextError::Mismatch(line) => {
                         does_not_apply(path, format!("the hunk at line {line} does not match the file"))
                     }

@@ -25,6 +25,7 @@ mod git_path;
 mod ignore;
 mod limits;
 mod objects;
+mod packs;
 mod parse;
 mod policy;
 mod repository;

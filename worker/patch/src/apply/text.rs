@@ -3,21 +3,28 @@
 
 use crate::parse::{Hunk, LineKind};
 
-/// Lines that the search for moved hunks may look at, in one file. It bounds hostile input only.
-const SEARCH_BUDGET: u64 = 20_000_000;
+/// What it costs to look at one more place, beside the bytes that it has in common with the hunk.
+const LOOK: usize = 256;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TextError {
     /// The hunk at this line of the old file, by its own header.
     Mismatch(u64),
     TooLarge,
+    /// Hunks and text are so alike that finding their places would take too long.
+    TooAlike,
 }
 
-/// The text after all hunks, of at most `max` bytes.
-pub(super) fn apply(before: &[u8], hunks: &[Hunk<'_>], max: u64) -> Result<Vec<u8>, TextError> {
+/// The text after all hunks, of at most `max` bytes. `search` is how many bytes may still be passed over and compared to find
+/// where they belong.
+pub(super) fn apply(
+    before: &[u8],
+    hunks: &[Hunk<'_>],
+    max: u64,
+    search: &mut u64,
+) -> Result<Vec<u8>, TextError> {
     let mut after = Vec::with_capacity(before.len());
     let mut place = Place { text: before, at: 0, line: 0 };
-    let mut search = SEARCH_BUDGET;
     // How many lines the hunks so far have added, or removed if negative.
     let mut grown = 0_i64;
     for hunk in hunks {
@@ -25,8 +32,8 @@ pub(super) fn apply(before: &[u8], hunks: &[Hunk<'_>], max: u64) -> Result<Vec<u
         let mismatch = TextError::Mismatch(hunk.old_start);
         let wanted = hunk.new_start.saturating_sub(u64::from(hunk.new_lines > 0));
         let Some(wanted) = wanted.checked_add_signed(-grown) else { return Err(mismatch) };
-        let Some(found) = sides.find(place, wanted, hunk.old_start <= 1, &mut search) else {
-            return Err(mismatch);
+        let Some(found) = sides.find(place, wanted, hunk.old_start <= 1, search) else {
+            return Err(if *search == 0 { TextError::TooAlike } else { mismatch });
         };
         after.extend_from_slice(&before[place.at..found.at]);
         after.extend_from_slice(&sides.new);
@@ -38,6 +45,12 @@ pub(super) fn apply(before: &[u8], hunks: &[Hunk<'_>], max: u64) -> Result<Vec<u
     }
     after.extend_from_slice(&before[place.at..]);
     Ok(after)
+}
+
+/// Nothing is found any more once there is none left.
+fn spend(search: &mut u64, bytes: usize) -> Option<()> {
+    *search = search.saturating_sub(bytes as u64);
+    (*search > 0).then_some(())
 }
 
 fn signed(lines: u64) -> i64 {
@@ -53,19 +66,22 @@ struct Place<'t> {
 }
 
 impl Place<'_> {
-    fn next(self) -> Option<Self> {
+    fn next(self, search: &mut u64) -> Option<Self> {
         let rest = &self.text[self.at..];
-        let len = rest.iter().position(|byte| *byte == b'\n')? + 1;
-        Some(Self { at: self.at + len, line: self.line + 1, ..self })
+        let newline = rest.iter().position(|byte| *byte == b'\n');
+        let len = newline.map_or(rest.len(), |newline| newline + 1);
+        spend(search, len)?;
+        newline.map(|_| Self { at: self.at + len, line: self.line + 1, ..self })
     }
 
     /// The line before, but not before `first`.
-    fn previous(self, first: Self) -> Option<Self> {
+    fn previous(self, first: Self, search: &mut u64) -> Option<Self> {
         if self.at <= first.at {
             return None;
         }
         let before = &self.text[first.at..self.at - 1];
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        spend(search, before.len() - start)?;
         Some(Self { at: first.at + start, line: self.line - 1, ..self })
     }
 }
@@ -96,31 +112,36 @@ impl Sides {
     /// Where it matches: at `first` or later, nearest to the line `wanted`. As in git, a hunk at the first line
     /// must match there, and one without context after it must match at the end.
     fn find<'t>(&self, first: Place<'t>, wanted: u64, begins: bool, search: &mut u64) -> Option<Place<'t>> {
-        let fits = |place: &Place<'t>| (!begins || place.at == 0) && self.matches(*place);
         let mut start = first;
         while start.line < wanted
-            && let Some(next) = start.next()
+            && let Some(next) = start.next(search)
         {
             start = next;
         }
         let (mut forward, mut backward) = (Some(start), Some(start));
-        if fits(&start) {
+        let mut fits =
+            |place: &Place<'t>, search: &mut u64| (!begins || place.at == 0) && self.matches(*place, search);
+        if fits(&start, search) {
             return Some(start);
         }
         while forward.is_some() || backward.is_some() {
-            forward = forward.and_then(Place::next);
-            backward = backward.and_then(|place| place.previous(first));
-            if let Some(place) = forward.filter(fits).or(backward.filter(fits)) {
-                return Some(place);
+            forward = forward.and_then(|place| place.next(search));
+            backward = backward.and_then(|place| place.previous(first, search));
+            for place in [forward, backward].into_iter().flatten() {
+                if fits(&place, search) {
+                    return Some(place);
+                }
             }
-            *search = search.checked_sub(1)?;
         }
         None
     }
 
-    fn matches(&self, place: Place<'_>) -> bool {
+    fn matches(&self, place: Place<'_>, search: &mut u64) -> bool {
         let rest = &place.text[place.at..];
-        if !rest.starts_with(&self.old) {
+        let pairs = rest.chunks(LOOK).zip(self.old.chunks(LOOK));
+        let common =
+            pairs.take_while(|(rest, old)| rest.starts_with(old)).map(|(_, old)| old.len()).sum::<usize>();
+        if spend(search, LOOK + common).is_none() || common < self.old.len() {
             return false;
         }
         let at_end = rest.len() == self.old.len();
@@ -141,7 +162,21 @@ mod tests {
         let patch = format!("diff --git a/f b/f\n--- a/f\n+++ b/f\n{hunks}");
         let parsed = parse(patch.as_bytes(), &Limits::default()).unwrap();
         let Body::Text(hunks) = &parsed.messages()[0][0].body else { panic!("no text") };
-        super::apply(before.as_bytes(), hunks, 1 << 20).map(|after| String::from_utf8(after).unwrap())
+        let mut search = 1 << 20;
+        super::apply(before.as_bytes(), hunks, 1 << 20, &mut search)
+            .map(|after| String::from_utf8(after).unwrap())
+    }
+
+    #[test]
+    fn the_search_among_lines_that_are_all_alike_comes_to_an_end() {
+        let lines = 2000;
+        let hunk = format!("@@ -9,{} +9,{lines} @@\n{}-b\n", lines + 1, " a\n".repeat(lines));
+        let text = "a\n".repeat(2 * lines);
+        assert_eq!(apply(&text, &hunk), Err(TextError::TooAlike));
+        // Near its place it costs little, and a text that is too short costs no more than it has.
+        let near = hunk.replace("-9,", "-1991,").replace("+9,", "+1991,");
+        assert_eq!(apply(&format!("{text}b\n"), &near), Ok("a\n".repeat(2 * lines)));
+        assert_eq!(apply("a", "@@ -900 +900 @@\n-b\n+c\n"), Err(TextError::Mismatch(900)));
     }
 
     #[test]

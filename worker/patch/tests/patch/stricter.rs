@@ -21,6 +21,10 @@ pub(crate) fn stricter(
         // A file that is changed twice in one message has no one meaning. git applies the second to the result of the
         // first, and so depends on their order.
         Rule::Malformed if says("this file twice") => Some("a file twice in one message"),
+        // git makes the file empty, or takes it as it was: seen where a maintainer cut a file out of a patch, but not its header.
+        Rule::Malformed if says("a change of content that is missing") => {
+            Some("a file whose changes were cut out")
+        }
         Rule::Malformed => None,
         Rule::DoesNotApply => {
             let file = refusal.file.as_ref()?.to_string();
