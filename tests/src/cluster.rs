@@ -37,6 +37,8 @@ pub struct Options {
     pub lease: &'static str,
     /// Variables of each daemon's environment.
     pub daemon_env: Vec<(&'static str, &'static str)>,
+    /// The uid of the daemons, if the test is root's; [`UNPRIVILEGED`] without it.
+    pub daemon_uid: Option<u32>,
     /// Where the trees are; a directory on disk without it.
     pub trees: Option<PathBuf>,
     /// Where daemons and controller keep their state; a directory on disk without it.
@@ -55,6 +57,7 @@ impl Default for Options {
             runtime_toml: String::new(),
             lease: "15s",
             daemon_env: Vec::new(),
+            daemon_uid: None,
             trees: None,
             state: None,
             keys: None,
@@ -78,6 +81,7 @@ pub struct Cluster {
     options: Options,
     trees: TempDir,
     state: TempDir,
+    programs: Option<TempDir>,
 }
 
 impl Cluster {
@@ -88,6 +92,7 @@ impl Cluster {
     pub async fn start(options: Options) -> Self {
         let trees = directory(options.trees.as_deref());
         let state = directory(options.state.as_deref());
+        let programs = options.daemon_uid.map(|_| directory(None));
         let base = state.path().to_owned();
         config::write(&base);
         own(&base.join("controller"));
@@ -106,6 +111,7 @@ impl Cluster {
             options,
             trees,
             state,
+            programs,
         };
         for _ in 0..cluster.options.daemons {
             let url = cluster.url.clone();
@@ -130,10 +136,30 @@ impl Cluster {
     }
 
     fn start_daemon(&self, index: usize) -> Server {
-        let mut start = command(binaries::path("runtimed"));
+        let mut start = match self.options.daemon_uid {
+            Some(uid) if rustix::process::geteuid().is_root() => {
+                let mut start = command("setpriv");
+                let uid = uid.to_string();
+                start.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--"]);
+                start.arg(self.daemon_program("runtimed"));
+                start
+            }
+            _ => command(self.daemon_program("runtimed")),
+        };
         start.args(["serve", "--until-stdin-closes", "--config"]).arg(self.config(index));
         start.envs(self.options.daemon_env.iter().copied());
         Server::start(&format!("daemon {index}"), &mut start)
+    }
+
+    /// A program of the daemons: under a uid of their own, a copy where that uid can reach it.
+    fn daemon_program(&self, name: &str) -> PathBuf {
+        let built = binaries::path(name);
+        let Some(programs) = &self.programs else { return built };
+        let copy = programs.path().join(name);
+        if !copy.exists() {
+            fs::hard_link(&built, &copy).or_else(|_| fs::copy(built, &copy).map(drop)).expect("copied");
+        }
+        copy
     }
 
     /// One of the daemons.
@@ -338,9 +364,14 @@ fn directory(parent: Option<&Path>) -> TempDir {
 /// # Panics
 /// It cannot be made.
 pub fn own(path: &Path) {
+    own_as(path, UNPRIVILEGED);
+}
+
+/// Makes a directory that belongs to a server of this uid, if it is started as root.
+fn own_as(path: &Path, uid: u32) {
     fs::create_dir_all(path).expect("made");
     if rustix::process::geteuid().is_root() {
-        chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("owned");
+        chown(path, Some(uid), Some(uid)).expect("owned");
     }
 }
 

@@ -8,8 +8,7 @@ use runtimed_api::digest::Digest;
 use serde_json::json;
 use toml::Table;
 
-use super::{Cluster, own};
-use crate::binaries;
+use super::{Cluster, UNPRIVILEGED, own_as};
 
 /// The person's token.
 pub(super) const PERSON: &str = "person-token-of-a-test";
@@ -41,7 +40,7 @@ impl Cluster {
             // As a kubelet makes an EmptyDir: anyone may write, and directories inherit the group.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o2777)).expect("set");
         }
-        own(&self.state_dir(index));
+        own_as(&self.state_dir(index), self.options.daemon_uid.unwrap_or(UNPRIVILEGED));
         let mut controller = json!({ "url": url, "token_file": base.join("daemon.token") });
         if let Some(keys) = &self.options.keys {
             let path = base.join("keys.json");
@@ -64,7 +63,7 @@ impl Cluster {
                 "tokens_file": base.join("tokens.toml"),
                 "metrics_token_file": base.join("person.token"),
             },
-            "worker": { "path": binaries::path("runtimed-worker") },
+            "worker": { "path": self.daemon_program("runtimed-worker") },
             "ceiling": { "network": "Full", "watch": true, "localPaths": ["/"] },
         }));
         let mut config: Table = self.options.runtime_toml.parse().expect("TOML");

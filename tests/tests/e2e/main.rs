@@ -12,6 +12,7 @@ mod many;
 mod patches;
 mod pressure;
 mod provenance;
+mod remotes;
 mod results;
 mod rotation;
 mod sabotage;

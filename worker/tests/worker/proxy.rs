@@ -11,6 +11,7 @@ use crate::git::Repository;
 use crate::harness::{Daemon, sealed};
 use crate::server::{Behaviour, Server};
 use crate::source::at;
+use crate::tinyproxy::Tinyproxy;
 
 /// A proxy that connects its clients to where they want, and keeps what they said to itself.
 struct Proxy {
@@ -56,7 +57,7 @@ fn connect(client: &TcpStream, answer: Option<&str>, heard: &Mutex<Vec<String>>)
     std::io::copy(&mut down, &mut to).map(drop)
 }
 
-fn fetching(server: &Server, proxy: &Proxy) -> Daemon {
+fn fetching(server: &Server, port: u16) -> Daemon {
     let mut daemon = Daemon::new();
     let about = Credential { kind: CredentialKind::GitHttps, hosts: vec!["127.0.0.1".to_owned()] };
     daemon.send_with(
@@ -65,7 +66,7 @@ fn fetching(server: &Server, proxy: &Proxy) -> Daemon {
     );
     let assign = Assign {
         ca_file: Some(server.authority().to_str().unwrap().to_owned()),
-        proxy: Some(format!("http://127.0.0.1:{}", proxy.port)),
+        proxy: Some(format!("http://127.0.0.1:{port}")),
         ..daemon.assignment(Source::Git(at(&server.url("bare.git"), None)))
     };
     daemon.send(&Down::Assign(Box::new(assign)));
@@ -82,7 +83,7 @@ fn served() -> (Repository, Server) {
 fn a_fetch_goes_through_the_proxy_and_tells_it_nothing() {
     let (repository, server) = served();
     let proxy = Proxy::new(None);
-    let mut daemon = fetching(&server, &proxy);
+    let mut daemon = fetching(&server, proxy.port);
     assert_eq!(daemon.baseline().commit.unwrap().as_str(), repository.id("main"));
     let said = proxy.said.lock().unwrap().clone();
     assert!(!said.is_empty());
@@ -98,8 +99,7 @@ fn behind_a_proxy_the_server_itself_cannot_be_reached() {
     // The kernel allows the proxy's port alone, so that a fetch that went past it would not arrive.
     let (_repository, server) = served();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let nobody = Proxy { port: closed, said: Arc::default() };
-    let problem = fetching(&server, &nobody).fault().problem;
+    let problem = fetching(&server, closed).fault().problem;
     assert_eq!(problem.code.to_string(), "source-unreachable");
     assert!(server.shown.lock().unwrap().is_empty());
 }
@@ -108,7 +108,28 @@ fn behind_a_proxy_the_server_itself_cannot_be_reached() {
 fn a_proxy_that_refuses_is_told() {
     let (_repository, server) = served();
     let proxy = Proxy::new(Some("403 Forbidden"));
-    let problem = fetching(&server, &proxy).fault().problem;
+    let problem = fetching(&server, proxy.port).fault().problem;
+    assert_eq!(problem.code.to_string(), "source-unreachable");
+    assert!(problem.message.contains("proxy"), "{problem:?}");
+    assert!(server.shown.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_proxy_that_is_not_ours_leads_there() {
+    let (repository, server) = served();
+    let proxy = Tinyproxy::new(server.port);
+    let mut daemon = fetching(&server, proxy.port);
+    assert_eq!(daemon.baseline().commit.unwrap().as_str(), repository.id("main"));
+    let asked = format!("CONNECT 127.0.0.1:{} ", server.port);
+    assert!(proxy.said().contains(&asked), "{}", proxy.said());
+}
+
+#[test]
+fn where_it_leads_to_other_ports_alone_the_fetch_says_so() {
+    let (_repository, server) = served();
+    // What the proxy's operator has not allowed.
+    let proxy = Tinyproxy::new(if server.port == 443 { 444 } else { 443 });
+    let problem = fetching(&server, proxy.port).fault().problem;
     assert_eq!(problem.code.to_string(), "source-unreachable");
     assert!(problem.message.contains("proxy"), "{problem:?}");
     assert!(server.shown.lock().unwrap().is_empty());

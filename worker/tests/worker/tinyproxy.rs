@@ -1,22 +1,16 @@
-//! A source through a proxy that is not ours: tinyproxy, from the distribution.
+//! A proxy that is not ours: tinyproxy, from the distribution.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use runtimed_api::link::{Assign, Down, Source};
 use tempfile::TempDir;
-
-use crate::git::Repository;
-use crate::harness::Daemon;
-use crate::server::{Behaviour, Server};
-use crate::source::at;
 
 /// A running tinyproxy, which ends with this.
 pub(crate) struct Tinyproxy {
     process: Child,
     directory: TempDir,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Tinyproxy {
@@ -64,38 +58,4 @@ fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
-}
-
-fn fetching(server: &Server, proxy: &Tinyproxy) -> Daemon {
-    let mut daemon = Daemon::new();
-    let assign = Assign {
-        ca_file: Some(server.authority().to_str().unwrap().to_owned()),
-        proxy: Some(proxy.url()),
-        ..daemon.assignment(Source::Git(at(&server.url("bare.git"), None)))
-    };
-    daemon.send(&Down::Assign(Box::new(assign)));
-    daemon
-}
-
-#[test]
-fn a_fetch_goes_through_it() {
-    let repository = Repository::new();
-    let server = Server::new(repository.bare().parent().unwrap(), Behaviour::Serve);
-    let proxy = Tinyproxy::new(server.port);
-    let mut daemon = fetching(&server, &proxy);
-    assert_eq!(daemon.baseline().commit.unwrap().as_str(), repository.id("main"));
-    let asked = format!("CONNECT 127.0.0.1:{} ", server.port);
-    assert!(proxy.said().contains(&asked), "{}", proxy.said());
-}
-
-#[test]
-fn where_it_refuses_the_fetch_says_so() {
-    let repository = Repository::new();
-    let server = Server::new(repository.bare().parent().unwrap(), Behaviour::Serve);
-    // Another port than the server's: what the proxy's operator has not allowed.
-    let proxy = Tinyproxy::new(if server.port == 443 { 444 } else { 443 });
-    let problem = fetching(&server, &proxy).fault().problem;
-    assert_eq!(problem.code.to_string(), "source-unreachable");
-    assert!(problem.message.contains("proxy"), "{problem:?}");
-    assert!(server.shown.lock().unwrap().is_empty());
 }
