@@ -36,6 +36,8 @@ use runtimed_api::ids::AttemptKey;
 use runtimed_api::problem::{Chain, Code, Problem};
 use runtimed_api::provenance::KeyHistory;
 use runtimed_api::rule::Refusal;
+use runtimed_api::run::limits::LimitName;
+use runtimed_api::run::outcome::{Outcome, Verdict};
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::run::step::Step;
 use runtimed_api::runtime::Runtime;
@@ -201,6 +203,15 @@ impl Attempt {
                 result.end = AttemptEnd::Refused;
                 result.reason = refusals.first().map(ToString::to_string);
                 result.refusals = refusals;
+            }
+            // The Run's own limit, and not a failure of ours: its command could not begin within it.
+            Err(Ended::Fault(problem)) if problem.code == Code::MemoryExceeded => {
+                let verdict = Verdict::LimitExceeded(LimitName::Memory);
+                let unstarted = Outcome { verdict, leaked: 0, cpu_micros: 0, max_rss: 0 };
+                result.end = AttemptEnd::Completed;
+                result.outcome.get_or_insert(unstarted);
+                let sentences = std::iter::once(problem.message).chain(problem.hint);
+                result.reason = Some(sentences.collect::<Vec<_>>().join("; "));
             }
             Err(Ended::Fault(problem)) => {
                 result.end = AttemptEnd::Fault;

@@ -12,7 +12,7 @@ use rustix::fs::{RawDir, SeekFrom};
 
 use crate::baseline::snapshot_path;
 use crate::failure::{Failure, storage};
-use crate::fetch::store;
+use crate::fetch::store::{self, git_failure};
 use crate::report::Collected;
 
 /// Whether a directory has no entry: then a workspace that began empty has no Patch, and nobody needs to look closer.
@@ -39,7 +39,9 @@ pub(crate) fn capture(
     out: BorrowedFd<'_>,
 ) -> Result<Collected, Failure> {
     let snapshot = snapshot(trees, baseline)?;
+    let ignored = if asked.include_ignored { patch::Ignored::Include } else { patch::Ignored::Skip };
     let options = patch::CaptureOptions {
+        ignored,
         max_patch_bytes: asked.max_bytes,
         max_files: usize::try_from(asked.max_files).unwrap_or(usize::MAX),
         max_changed_bytes: asked.max_changed_bytes,
@@ -121,6 +123,9 @@ fn failure(error: patch::CaptureError) -> Failure {
         }
         E::Io { path, source } => storage(&format!("read {path} in the workspace"), &source),
         E::Write(error) => storage("write the patch", &error),
+        E::Store(error) if error.class() == git2::ErrorClass::NoMemory => {
+            git_failure("make the patch", &error)
+        }
         E::Store(error) => failed(format!("the patch could not be made: {}", error.message())),
     }
 }

@@ -89,10 +89,11 @@ pub(crate) fn clean(text: &mut String) {
     }
 }
 
-/// A system call of ours failed on the attempt's trees; a full file system has its own code.
+/// A system call of ours failed on the attempt's trees; a full file system has its own code, and so has a lack of memory.
 pub(crate) fn storage(action: &str, error: &std::io::Error) -> Failure {
     let code = match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::StorageFull,
+        std::io::ErrorKind::OutOfMemory => Code::MemoryExceeded,
         _ => Code::StorageFailed,
     };
     Failure::fault(code, format!("cannot {action}: {error}"))

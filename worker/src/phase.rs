@@ -8,6 +8,7 @@ use runtimed_api::problem::Code;
 use runtimed_sandbox::policy::Policy;
 use runtimed_sandbox::process;
 use runtimed_sandbox::spawn::{Child, Exited, Status, fork_phase};
+use rustix::process::Signal;
 
 use crate::events::Event;
 use crate::failure::Failure;
@@ -47,6 +48,12 @@ pub(crate) fn run<T: Found>(
         return Err(failed(name, "said more than it may").into());
     }
     match report::read(&bytes) {
+        // The child knows that there was not enough, and not how much it had.
+        Some(Err(Failure::Fault(problem))) if problem.code == Code::MemoryExceeded => Err(policy
+            .limits
+            .data
+            .map_or(Failure::Fault(problem), |memory| out_of_memory(name, memory))
+            .into()),
         Some(found) => Ok(found?),
         None => Err(silent(name, exited, policy.limits.data).into()),
     }
@@ -89,11 +96,19 @@ fn attend(
 
 /// Rust aborts where there is no memory, without a word.
 fn silent(name: &str, exited: Exited, memory: Option<u64>) -> Failure {
-    let how = how(exited);
-    let Some(memory) = memory else { return failed(name, format!("ended without a report, {how}")) };
-    let failure =
-        failed(name, format!("ended without a report, {how}; it may use {} MiB of memory", memory >> 20));
-    failure.hint("if that is too little, give the Run a larger memory limit")
+    match memory {
+        Some(memory) if matches!(exited.status, Status::Signalled(number) if number == Signal::ABORT.as_raw()) => {
+            out_of_memory(name, memory)
+        }
+        _ => failed(name, format!("ended without a report, {}", how(exited))),
+    }
+}
+
+/// Says how much there was, and what to do.
+fn out_of_memory(name: &str, memory: u64) -> Failure {
+    let message = format!("the {name} needs more than the {} MiB of memory that it may use", memory >> 20);
+    let hint = "give the Run a larger memory limit: the largest file has to fit into it";
+    Failure::fault(Code::MemoryExceeded, message).hint(hint)
 }
 
 fn how(exited: Exited) -> String {

@@ -184,6 +184,8 @@ pub struct Capture {
     pub max_files: u32,
     /// The most bytes of new content that may be held in memory for it.
     pub max_changed_bytes: u64,
+    /// Take untracked files that the Baseline ignores as well.
+    pub include_ignored: bool,
     /// Bytes of memory that the capture may use; any without it.
     pub memory: Option<u64>,
     /// Behind the patch, write what cannot be read in it, so that it can be searched for secrets.

@@ -156,6 +156,7 @@ codes! {
     ConfinementFailed = "confinement-failed", 500, Operator, false, "A step of the confinement failed; nothing was executed.";
     WorkerFailed = "worker-failed", 500, Runtimed, true, "The worker ended or spoke out of turn.";
     CaptureFailed = "capture-failed", 500, Runtimed, true, "The results could not be collected.";
+    MemoryExceeded = "memory-exceeded", 422, Requester, false, "The source, the prior patches or the Patch need more memory than the Run may use.";
     StorageFull = "storage-full", 507, Operator, true, "No room is left on one of the pod's file systems.";
     StorageFailed = "storage-failed", 500, Operator, true, "A file system failed.";
     LeaseLost = "lease-lost", 409, Runtimed, true, "The daemon could not hold its lease.";

@@ -121,7 +121,7 @@ impl Default for Ceiling {
     }
 }
 
-/// Which prior patches are taken.
+/// Which prior patches are taken, and what goes into those that are captured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PatchPolicy {
@@ -134,6 +134,9 @@ pub struct PatchPolicy {
     /// A patch may make symlinks that stay inside.
     #[serde(default)]
     pub allow_symlinks: bool,
+    /// A captured patch also has the untracked files that the Baseline's `.gitignore` files name.
+    #[serde(default)]
+    pub include_ignored: bool,
     /// Files in one patch; 10000 without it.
     #[serde(default = "PatchPolicy::default_files")]
     pub max_files: u32,
@@ -158,6 +161,7 @@ impl Default for PatchPolicy {
             require: Provenance::default(),
             allow_paths: Vec::new(),
             allow_symlinks: false,
+            include_ignored: false,
             max_files: Self::default_files(),
             max_bytes: Self::default_bytes(),
         }

@@ -11,6 +11,8 @@ use runtimed_api::run::status::Phase;
 use runtimed_tests::cluster::{Cluster, Options, namespace, phase, result};
 use runtimed_tests::runs::shell;
 
+use crate::results::Repository;
+
 /// Each ends by the kernel's word to one process, so that only the sum over the tree can tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_processor_time_of_many_processes_counts_together() {
@@ -66,6 +68,29 @@ async fn hidden_counts(tier: &str) {
     }
     let run = cluster.end(&names[2]).await;
     assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert!(cluster.drain().is_empty());
+}
+
+/// What a source needs before its command can begin is held to the Run's memory as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_does_not_fit_into_its_runs_memory_ends_at_that_limit() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let repository = Repository::new(&cluster);
+    let large = fs::File::create(repository.path().join("large")).expect("made");
+    large.set_len(200 << 20).expect("a length");
+    repository.commit("large");
+    let retry = "retry: { maxAttempts: 3, on: [Fault] }\n  limits: { memory: 64Mi }";
+    let run = cluster.run(repository.run("tight", "true", retry)).await;
+    assert_eq!(phase(&run), Phase::Failed, "{:?}", run.status);
+    let verdict = result(&run).outcome.as_ref().map(|outcome| outcome.verdict);
+    assert_eq!(verdict, Some(Verdict::LimitExceeded(LimitName::Memory)));
+    let status = run.status.as_ref().expect("a status");
+    let reason = status.reason.as_deref().unwrap_or_default();
+    assert!(
+        reason.contains("needs more than the 128 MiB of memory that it may use; give the Run"),
+        "{reason}"
+    );
+    assert_eq!(status.attempts.len(), 1, "it is no fault of ours");
     assert!(cluster.drain().is_empty());
 }
 

@@ -15,6 +15,7 @@ use self::first::Advertised;
 use super::carrier::Carrier;
 use super::packet::{DELIMITER, FLUSH, Packet, Packets, broken, put, said};
 use super::reference::{Found, Reference, missing};
+use super::store::{USE, git_failure};
 use crate::failure::Failure;
 
 /// Refs that a server may list for one name.
@@ -262,6 +263,9 @@ pub(super) fn whole_id(text: &str) -> Option<Oid> {
 
 /// An answer that broke off, that the server ended with an error, or that makes no sense.
 pub(super) fn unusable(error: &io::Error) -> Failure {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<git2::Error>()) {
+        return git_failure(USE, error);
+    }
     let why = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the answer breaks off".to_owned(),
         _ => error.to_string(),

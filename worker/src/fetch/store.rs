@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use git2::{Indexer, ObjectType, Odb, Oid, Reference, Repository, RepositoryInitOptions};
+use git2::{ErrorClass, Indexer, ObjectType, Odb, Oid, Reference, Repository, RepositoryInitOptions};
 use runtimed_api::link::{Trees, layout};
 use runtimed_api::problem::Code;
 
@@ -38,9 +38,7 @@ pub(super) fn receive(
     wanted: &Found,
     write: impl FnOnce(&mut dyn Write) -> Result<Vec<Oid>, Failure>,
 ) -> Result<Oid, Failure> {
-    let bad = |error: git2::Error| {
-        Failure::fault(Code::SourceFailed, format!("what the source sent is not usable: {}", error.message()))
-    };
+    let bad = |error: git2::Error| git_failure(USE, &error);
     let odb = store.odb().map_err(bad)?;
     let mut pack = Pack { packs: packs(store), odb: &odb, start: Vec::new(), indexer: None };
     let shallow = write(&mut pack)?;
@@ -56,6 +54,9 @@ pub(super) fn receive(
     name(store, wanted).map_err(bad)?;
     Ok(commit.id())
 }
+
+/// What cannot be done where what a source sent is damaged, or too large.
+pub(super) const USE: &str = "use what the source sent";
 
 /// Where the packs are.
 pub(super) fn packs(store: &Repository) -> PathBuf {
@@ -100,17 +101,12 @@ impl Write for Pack<'_> {
 
 /// Fills the store from a pack that lies in a file.
 pub(crate) fn unpack(store: &Repository, pack: &Path) -> Result<(), Failure> {
-    let bad = |error: git2::Error| {
-        Failure::fault(
-            Code::SourceFailed,
-            format!("the uploaded work tree is no pack that can be used: {}", error.message()),
-        )
-        .lasting()
-    };
+    let bad = |error: git2::Error| git_failure("use the uploaded work tree as a pack", &error).lasting();
     let reading = |error: std::io::Error| storage("read the uploaded work tree", &error);
     let mut file = std::fs::File::open(pack).map_err(reading)?;
     let mut indexer = Indexer::new(None, &packs(store), 0o444, false).map_err(bad)?;
-    std::io::copy(&mut file, &mut indexer).map_err(|error| bad(git2::Error::from_str(&error.to_string())))?;
+    let copied = std::io::copy(&mut file, &mut indexer);
+    copied.map_err(|error| error.downcast().map_or_else(reading, bad))?;
     indexer.commit().map_err(bad)?;
     // Its objects are in the store now.
     std::fs::remove_file(pack).map_err(reading)
@@ -151,8 +147,10 @@ pub(crate) fn branch(store: &Repository) -> Option<String> {
 
 /// libgit2 failed on our own store.
 pub(crate) fn git_failure(action: &str, error: &git2::Error) -> Failure {
-    if error.class() == git2::ErrorClass::Os && error.message().contains("No space left") {
-        return Failure::fault(Code::StorageFull, format!("cannot {action}: {}", error.message()));
-    }
-    Failure::fault(Code::SourceFailed, format!("cannot {action}: {}", error.message()))
+    let code = match error.class() {
+        ErrorClass::NoMemory => Code::MemoryExceeded,
+        ErrorClass::Os if error.message().contains("No space left") => Code::StorageFull,
+        _ => Code::SourceFailed,
+    };
+    Failure::fault(code, format!("cannot {action}: {}", error.message()))
 }

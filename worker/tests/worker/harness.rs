@@ -270,11 +270,17 @@ impl Daemon {
 
     /// Asks for the Patch, and gives what is said of it and its bytes.
     pub(crate) fn capture(&mut self) -> (Captured, Vec<u8>) {
+        self.capture_with(false)
+    }
+
+    /// The same, with or without what the Baseline ignores.
+    pub(crate) fn capture_with(&mut self, include_ignored: bool) -> (Captured, Vec<u8>) {
         let mut file = tempfile::tempfile().unwrap();
         let asked = Capture {
             max_bytes: 1 << 20,
             max_files: 1000,
             max_changed_bytes: 1 << 20,
+            include_ignored,
             memory: Some(256 << 20),
             reveal: false,
         };

@@ -9,6 +9,7 @@ mod https;
 mod inputs;
 mod killed;
 mod lifecycle;
+mod memory;
 mod mirror;
 mod patches;
 mod protocol;

@@ -50,6 +50,7 @@ fn frames_out_of_turn_are_faults() {
             max_bytes: 1,
             max_files: 1,
             max_changed_bytes: 1,
+            include_ignored: false,
             memory: None,
             reveal: false,
         })
@@ -105,6 +106,7 @@ fn a_frame_without_its_descriptor_ends_the_link() {
         max_bytes: 1,
         max_files: 1,
         max_changed_bytes: 1,
+        include_ignored: false,
         memory: None,
         reveal: false,
     }));

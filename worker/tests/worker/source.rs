@@ -210,3 +210,26 @@ fn a_repository_of_another_user_can_be_read() {
     daemon.assign(Source::Git(at(bare.to_str().unwrap(), None)));
     assert_eq!(daemon.baseline().commit.unwrap().as_str(), repository.id("main"));
 }
+
+#[test]
+fn what_is_ignored_is_left_out_unless_it_is_asked_for() {
+    for (include, found) in [(false, vec!["kept"]), (true, vec!["built", "kept"])] {
+        let mut daemon = Daemon::new();
+        let file = |path: &str, content: &str| InlineFile {
+            path: path.to_owned(),
+            content: content.to_owned(),
+            executable: false,
+        };
+        let files = vec![file(".gitignore", "built\n")];
+        daemon.assign(Source::Inline(InlineSource { files }));
+        daemon.baseline();
+        daemon.start(&["sh", "-c", "echo x > built; echo x > kept"]);
+        daemon.exited();
+        let (captured, patch) = daemon.capture_with(include);
+        let text = String::from_utf8(patch).unwrap();
+        let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("+++ b/")).collect();
+        assert_eq!(names, found);
+        let said = captured.notes.iter().any(|note| note.contains("ignored"));
+        assert_eq!(said, !include, "{:?}", captured.notes);
+    }
+}

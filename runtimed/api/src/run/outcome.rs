@@ -32,7 +32,7 @@ pub enum Verdict {
     Exited(u8),
     /// This signal ended it.
     Signalled(u8),
-    /// It was ended for a limit.
+    /// It was ended for a limit, or could not begin within it.
     LimitExceeded(LimitName),
 }
 

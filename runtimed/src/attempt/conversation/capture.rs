@@ -29,6 +29,7 @@ impl Conversation {
             max_bytes: patches.max_bytes.0,
             max_files: patches.max_files,
             max_changed_bytes: max_changed_bytes(granted.limits.memory),
+            include_ignored: patches.include_ignored,
             memory: phase_memory(granted.limits.memory),
             reveal: attempt.redactor.needles().is_some(),
         };
