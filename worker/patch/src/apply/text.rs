@@ -119,7 +119,7 @@ impl Sides {
             start = next;
         }
         let (mut forward, mut backward) = (Some(start), Some(start));
-        let mut fits =
+        let fits =
             |place: &Place<'t>, search: &mut u64| (!begins || place.at == 0) && self.matches(*place, search);
         if fits(&start, search) {
             return Some(start);
