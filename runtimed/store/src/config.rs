@@ -149,7 +149,8 @@ impl StoreConfig {
             }
         };
         let prefix = Path::parse(prefix).map_err(|error| failed(format!("the prefix: {error}")))?;
-        Ok(BlobStore { store, parts: Some(parts), bucket: bucket_of_s3, prefix, directory: None })
+        let segments = crate::segments();
+        Ok(BlobStore { store, parts: Some(parts), bucket: bucket_of_s3, prefix, directory: None, segments })
     }
 }
 

@@ -56,7 +56,12 @@ pub struct BlobStore {
     prefix: Path,
     /// Where it is, if it is a directory that others write beside.
     directory: Option<PathBuf>,
+    /// Held while a segment of a log is looked at and replaced: one lock for those whose names hash alike.
+    segments: Arc<[tokio::sync::Mutex<()>; SEGMENTS]>,
 }
+
+/// Segments that are written at once, at most; more wait for each other.
+const SEGMENTS: usize = 64;
 
 impl fmt::Debug for BlobStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,7 +162,8 @@ impl BlobStore {
             .with_fsync(true)
             .with_automatic_cleanup(true);
         let directory = Some(directory.to_owned());
-        Ok(Self { store: Arc::new(store), parts: None, bucket: None, prefix: Path::default(), directory })
+        let (prefix, segments) = (Path::default(), segments());
+        Ok(Self { store: Arc::new(store), parts: None, bucket: None, prefix, directory, segments })
     }
 
     /// Whether there is room for more, before some bytes are written.
@@ -256,6 +262,10 @@ impl BlobStore {
     fn blob(&self, place: &Place, digest: &Digest) -> Path {
         self.within(place).join(digest.hex())
     }
+}
+
+fn segments() -> Arc<[tokio::sync::Mutex<()>; SEGMENTS]> {
+    Arc::new(std::array::from_fn(|_| tokio::sync::Mutex::new(())))
 }
 
 fn read_error(error: object_store::Error) -> BlobError {

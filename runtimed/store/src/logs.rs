@@ -1,6 +1,8 @@
 //! Logs: segments that are named by where they begin, so that the names are the index, and a segment that has grown takes
 //! the place of what it was.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use bytes::Bytes;
 use futures_util::stream::TryStreamExt as _;
 use object_store::path::Path;
@@ -20,7 +22,10 @@ pub struct LogPart {
 }
 
 impl BlobStore {
-    /// Keeps a segment, in the place of one that begins there.
+    /// Keeps a segment, in the place of a shorter one that begins there. A segment only ever grows, so that one that is not
+    /// longer is an older state of what is there: it was long on its way, or is what a crash of a machine left. It is answered
+    /// as kept. Two that come through one store at once are told apart as well; those of two stores over one bucket are not,
+    /// and are the same daemon's, which sends one after the other.
     ///
     /// # Errors
     /// It cannot be stored.
@@ -36,6 +41,12 @@ impl BlobStore {
         }
         self.room()?;
         let path = self.log(place, attempt).join(format!("{offset:020}"));
+        let _alone = self.alone(&path).await;
+        match self.store.head(&path).await {
+            Ok(there) if there.size >= segment.len() as u64 => return Ok(()),
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(BlobError::Store(error)),
+        }
         self.store.put(&path, PutPayload::from_bytes(segment)).await.map(drop).map_err(BlobError::Store)
     }
 
@@ -65,6 +76,13 @@ impl BlobStore {
     ) -> Result<Bytes, BlobError> {
         let path = self.log(place, attempt).join(format!("{:020}", part.offset));
         self.read_path(&path, MAX_SEGMENT).await
+    }
+
+    async fn alone(&self, path: &Path) -> tokio::sync::MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        let among = self.segments.len() as u64;
+        self.segments[usize::try_from(hasher.finish() % among).unwrap_or(0)].lock().await
     }
 
     fn log(&self, place: &Place, attempt: AttemptNumber) -> Path {

@@ -47,6 +47,31 @@ async fn a_blob_is_in_its_own_place_alone_and_goes_with_it() {
 }
 
 #[tokio::test]
+async fn a_shorter_segment_does_not_replace_a_longer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let blobs = BlobStore::local(dir.path()).expect("a store");
+    let (attempt, text) = (AttemptNumber(1), [b'x'; 64]);
+    let put = |length: usize| {
+        let (blobs, bytes) = (blobs.clone(), Bytes::copy_from_slice(&text[..length]));
+        async move { blobs.put_log(&place("u1"), attempt, 0, bytes).await.expect("answered as kept") }
+    };
+    let kept = || async {
+        let part = LogPart { offset: 0 };
+        blobs.read_log(&place("u1"), attempt, part).await.expect("there").len()
+    };
+    for (sent, there) in [(10, 10), (3, 10), (10, 10), (20, 20), (0, 20)] {
+        put(sent).await;
+        assert_eq!(kept().await, there, "after {sent} bytes");
+    }
+    // All of them at once, as when old requests come late: the longest stays, whichever is last.
+    let puts: Vec<_> = (20..=64).rev().chain(20..=64).map(|length| tokio::spawn(put(length))).collect();
+    for put in puts {
+        put.await.expect("done");
+    }
+    assert_eq!(kept().await, 64);
+}
+
+#[tokio::test]
 async fn what_is_not_as_named_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let blobs = BlobStore::local(dir.path()).expect("a store");
