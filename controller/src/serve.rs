@@ -88,8 +88,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
     let listener = Listener::bind(args.listen, tls.as_ref()).map_err(ServeError::usage)?;
     let listener = listener.with_room_for(connections());
-    let store: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(&args.data.join("controller.db")).map_err(ServeError::failed)?);
+    let database = args.data.join("controller.db");
+    let database = Arc::new(SqliteStore::open(&database).map_err(ServeError::failed)?);
+    let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(&database);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -123,9 +124,14 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         tracing::info!("stopping: requests may go on for {} s", listen::DRAIN.as_secs());
         stopping.cancel();
         tokio::select! {
-            ended = &mut serving => ended,
-            () = signals.next() => Err(ServeError::Aborted),
+            ended = &mut serving => ended?,
+            () = signals.next() => return Err(ServeError::Aborted),
         }
+        // What was deleted last would lie in its log until the next start.
+        if let Err(error) = database.empty_log().await {
+            tracing::warn!(%error, "the database's log could not be emptied");
+        }
+        Ok(())
     });
     // What still runs after an abort is not waited for: the store is consistent at every instant.
     runtime.shutdown_background();

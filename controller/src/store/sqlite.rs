@@ -3,6 +3,8 @@
 //! One thread owns the connection that writes. It takes whatever waits, applies it in one transaction, commits (WAL with
 //! `synchronous=FULL`: one fsync), and only then answers: under load one fsync serves many writes, and a lone write waits
 //! for nobody. A second connection, on a thread of its own, reads: a long list never delays a write.
+//!
+//! What is deleted is overwritten with zeros, and after secrets were the log is emptied soon: of them no copy stays.
 
 mod reader;
 mod schema;
@@ -14,7 +16,9 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +27,8 @@ use super::{Change, Key, Kind, Object, Page, Query, Store, StoreError, Stored, V
 
 /// Requests that wait at most; more make the askers wait.
 const QUEUE: usize = 1024;
+/// After secrets were deleted, the write-ahead log is emptied: once for all that follow within this.
+const EMPTIED_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +63,9 @@ pub enum OpenError {
 
 /// The store in one SQLite file.
 pub struct SqliteStore {
-    writes: mpsc::Sender<writer::Write>,
+    writes: mpsc::Sender<writer::Request>,
+    /// Somebody waits to empty the log.
+    emptying: Arc<AtomicBool>,
     reads: mpsc::Sender<reader::Read>,
     watch: mpsc::UnboundedSender<mpsc::UnboundedSender<Change>>,
 }
@@ -101,16 +109,54 @@ impl SqliteStore {
             .name("store-read".to_owned())
             .spawn(move || reader::run(&reading, incoming_reads))
             .map_err(file)?;
-        Ok(Self { writes, reads, watch })
+        Ok(Self { writes, emptying: Arc::default(), reads, watch })
     }
 
     async fn write<T>(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> writer::Write,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> writer::Request,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.writes.send(make(answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+
+    /// Leaves nothing that was deleted in the write-ahead log. `false` while a reader still needs it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn empty_log(&self) -> Result<bool, StoreError> {
+        self.write(writer::Request::EmptyLog).await
+    }
+
+    /// Does so within a second or two, once for all that is deleted until then: beside the log lies the key that opens what
+    /// is in it.
+    fn empty_log_soon(&self) {
+        if self.emptying.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (writes, emptying) = (self.writes.downgrade(), Arc::clone(&self.emptying));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(EMPTIED_AFTER).await;
+                // What is deleted from here on asks for itself.
+                emptying.store(false, Ordering::Release);
+                // A store that is dropped ends without it; the next one begins with it.
+                let Some(writes) = writes.upgrade() else { return };
+                let (answer, answered) = oneshot::channel();
+                if writes.send(writer::Request::EmptyLog(answer)).await.is_err() {
+                    return;
+                }
+                match answered.await {
+                    Ok(Ok(true)) | Err(_) => return,
+                    Ok(Ok(false)) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "the database's log could not be emptied"),
+                }
+                if emptying.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
+        });
     }
 
     async fn read<T>(
@@ -131,19 +177,28 @@ impl Store for SqliteStore {
     fn create(&self, object: Object) -> BoxFuture<'_, Result<Stored, StoreError>> {
         Box::pin(async move {
             let row = writer::Row::of(object)?;
-            self.write(|answer| writer::Write::Create { row, answer }).await
+            self.write(|answer| writer::Request::Write(writer::Write::Create { row, answer })).await
         })
     }
 
     fn replace(&self, object: Object, version: Version) -> BoxFuture<'_, Result<Stored, StoreError>> {
         Box::pin(async move {
             let row = writer::Row::of(object)?;
-            self.write(|answer| writer::Write::Replace { row, version, answer }).await
+            let replace = |answer| writer::Write::Replace { row, version, answer };
+            self.write(|answer| writer::Request::Write(replace(answer))).await
         })
     }
 
     fn delete(&self, key: Key, version: Version) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.write(move |answer| writer::Write::Delete { key, version, answer }))
+        let secret = key.kind == Kind::Secrets;
+        let delete = move |answer| writer::Request::Write(writer::Write::Delete { key, version, answer });
+        Box::pin(async move {
+            self.write(delete).await?;
+            if secret {
+                self.empty_log_soon();
+            }
+            Ok(())
+        })
     }
 
     fn all(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {

@@ -1,7 +1,7 @@
 //! What a controller that was killed still knows, and how one ends well.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use runtimed_api::run::status::Phase;
@@ -43,12 +43,16 @@ async fn a_killed_controller_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_lease_that_nobody_renews_after_a_restart_runs_out() {
-    let mut server = Server::start_with("300ms");
+    let mut server = Server::start_with("900ms");
     server.client(ALICE).submit(&default(), &run("a", "")).await.expect("submitted");
-    let daemon = server.daemon("d1", 1).await;
+    let daemon = server.daemon("d1", 2).await;
     daemon.lease().await;
+    // Most of the lease goes by before: what is left of it is not what counts after.
+    assert!(daemon.lease_within(Duration::from_millis(800)).await.is_none());
     server.restart();
+    let restarted = Instant::now();
     assert_eq!(phase(&until_over(&server.client(ALICE), "a").await), Phase::Lost);
+    assert!(restarted.elapsed() >= Duration::from_millis(900), "{:?}", restarted.elapsed());
 }
 
 fn secret_run(run_name: &str) -> runtimed_api::session::Submission {
@@ -67,6 +71,54 @@ fn kept_secrets(server: &Server) -> i64 {
     counted.expect("counted")
 }
 
+/// What is stored of submitted secrets: each begins with a nonce, and no two are alike.
+fn sealed(server: &Server) -> Vec<Vec<u8>> {
+    let path = server.dir.path().join("data/controller.db");
+    let database = rusqlite::Connection::open(path).expect("opens");
+    let mut query = database.prepare("SELECT body FROM object WHERE kind = 'secrets'").expect("a query");
+    query.query_map([], |row| row.get(0)).expect("asked").map(|body| body.expect("a body")).collect()
+}
+
+/// Whether a file of the data directory holds the beginning or the end of one of these.
+fn is_held(server: &Server, sealed: &[Vec<u8>]) -> bool {
+    let parts: Vec<&[u8]> = sealed.iter().flat_map(|body| [&body[..24], &body[body.len() - 24..]]).collect();
+    std::fs::read_dir(server.dir.path().join("data")).expect("listed").flatten().any(|file| {
+        let bytes = std::fs::read(file.path()).unwrap_or_default();
+        bytes.windows(24).any(|window| parts.contains(&window))
+    })
+}
+
+async fn until_none_is_held(server: &Server, sealed: &[Vec<u8>]) {
+    let none = async {
+        while is_held(server, sealed) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), none).await.expect("nothing of them is left");
+}
+
+#[tokio::test]
+async fn a_controller_that_is_stopped_or_killed_leaves_no_sealed_secret_of_an_ended_run() {
+    let mut server = Server::start();
+    for (run_name, kill) in [("killed", true), ("stopped", false)] {
+        let alice = server.client(ALICE);
+        alice.submit(&default(), &secret_run(run_name)).await.expect("submitted");
+        let sealed = sealed(&server);
+        assert!(sealed.len() == 1 && is_held(&server, &sealed));
+        alice.cancel(&default(), &run_name.parse().expect("a name")).await.expect("cancelled");
+        // Before it had the time to empty its log by itself.
+        if kill {
+            server.restart();
+            until_none_is_held(&server, &sealed).await;
+        } else {
+            let pid = Pid::from_raw(i32::try_from(server.pid()).expect("a pid")).expect("a pid");
+            kill_process(pid, Signal::TERM).expect("sent");
+            assert_eq!(server.wait(), Some(0));
+            assert!(!is_held(&server, &sealed));
+        }
+    }
+}
+
 #[tokio::test]
 async fn submitted_secrets_survive_a_restart_and_go_with_the_run() {
     let mut server = Server::start();
@@ -79,6 +131,8 @@ async fn submitted_secrets_survive_a_restart_and_go_with_the_run() {
     // Submitted twice, it is stored once.
     alice.submit(&default(), &secret_run("ends")).await.expect("submitted");
     assert_eq!(kept_secrets(&server), 3);
+    let sealed = sealed(&server);
+    assert!(is_held(&server, &sealed));
     alice.cancel(&default(), &"ends".parse().expect("a name")).await.expect("cancelled");
     let daemon = server.daemon("d1", 1).await;
     let taken = daemon.lease().await;
@@ -102,6 +156,7 @@ async fn submitted_secrets_survive_a_restart_and_go_with_the_run() {
     // Removed just after the phase was stored: the next answer of the one writer is behind that.
     alice.submit(&default(), &run("later", "")).await.expect("submitted");
     assert_eq!(kept_secrets(&server), 0);
+    until_none_is_held(&server, &sealed).await;
 }
 
 #[tokio::test]

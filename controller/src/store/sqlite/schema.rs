@@ -1,10 +1,14 @@
 //! The tables, and how older ones become newer ones.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::OpenError;
+
+/// How long one who finds the database locked waits.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// Each entry brings the schema from its index to the next version. Entries are only ever added.
 const MIGRATIONS: &[&str] = &[
@@ -41,9 +45,12 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA temp_store = MEMORY; PRAGMA busy_timeout = 2000;",
+             PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON;",
         )
         .map_err(sqlite)?;
+    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    // What a killed controller had deleted may still be in the log. Nobody reads yet, so that this takes all of it.
+    empty_log(&connection).map_err(sqlite)?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
     if found > known {
@@ -56,6 +63,18 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
     transaction.pragma_update(None, "user_version", known).map_err(sqlite)?;
     transaction.commit().map_err(sqlite)?;
     Ok(connection)
+}
+
+/// Takes the write-ahead log into the database and empties it: deleted pages, which are overwritten there, stay in the log
+/// otherwise until it is begun anew. `false` while a reader still needs it
+/// (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>).
+pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
+    // Writes wait for the thread that does this: it waits for nobody, and is asked again.
+    connection.busy_timeout(Duration::ZERO)?;
+    let busy: rusqlite::Result<i64> =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    connection.busy_timeout(BUSY)?;
+    Ok(busy? == 0)
 }
 
 /// Opens the connection that reads.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, Key, Object, StoreError, Stored, Version, failed, reader};
+use super::{Change, Key, Object, StoreError, Stored, Version, failed, reader, schema};
 use crate::store::Kind;
 
 /// Writes in one transaction at most: bounds how long the first of them waits.
@@ -19,6 +19,14 @@ pub(super) enum Write {
     Create { row: Row, answer: Answer<Stored> },
     Replace { row: Row, version: Version, answer: Answer<Stored> },
     Delete { key: Key, version: Version, answer: Answer<()> },
+}
+
+/// What is asked of the thread.
+#[derive(Debug)]
+pub(super) enum Request {
+    Write(Write),
+    /// Leave nothing that was deleted in the write-ahead log; answered with `false` while a reader still needs it.
+    EmptyLog(Answer<bool>),
 }
 
 /// An object, serialised by who writes it and not by the one thread that all writes go through.
@@ -65,18 +73,31 @@ impl Done {
 
 pub(super) fn run(
     mut connection: Connection,
-    mut writes: mpsc::Receiver<Write>,
+    mut requests: mpsc::Receiver<Request>,
     mut watchers: mpsc::UnboundedReceiver<mpsc::UnboundedSender<Change>>,
 ) {
     let mut watching: Vec<mpsc::UnboundedSender<Change>> = Vec::new();
     let mut group = Vec::with_capacity(GROUP);
-    while writes.blocking_recv_many(&mut group, GROUP) > 0 {
+    while requests.blocking_recv_many(&mut group, GROUP) > 0 {
         while let Ok(watcher) = watchers.try_recv() {
             watching.push(watcher);
         }
-        let mut done = Vec::with_capacity(group.len());
-        let committed = commit(&mut connection, group.drain(..), &mut done);
-        tell(done, committed, &mut watching);
+        let mut asked = Vec::new();
+        let mut writes = Vec::with_capacity(group.len());
+        for request in group.drain(..) {
+            match request {
+                Request::Write(write) => writes.push(write),
+                Request::EmptyLog(answer) => asked.push(answer),
+            }
+        }
+        if !writes.is_empty() {
+            let mut done = Vec::with_capacity(writes.len());
+            let committed = commit(&mut connection, writes.into_iter(), &mut done);
+            tell(done, committed, &mut watching);
+        }
+        for answer in asked {
+            drop(answer.send(schema::empty_log(&connection).map_err(|error| failed(&error))));
+        }
     }
 }
 
@@ -273,7 +294,6 @@ pub(super) fn opaque(version: i64) -> Version {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema;
     use super::*;
     use crate::store::tests::reasoned;
 
