@@ -25,6 +25,9 @@ use runtimed_api::run::status::Phase;
 
 use plan::Plan;
 
+/// Why an act was left out that fills a disk.
+pub const NO_DISK: &str = "a disk was to be filled, and only root may mount one";
+
 /// What was seen over many schedules.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -34,6 +37,8 @@ pub struct Tally {
     pub phases: BTreeMap<String, u64>,
     /// How many attempts all of them took.
     pub attempts: u64,
+    /// Runs that were lost, and nothing had been done to their daemon or to the controller.
+    pub unexplained: u64,
     /// Acts that could not be carried out, and why.
     pub left_out: BTreeMap<&'static str, u64>,
     /// What was not as it must be, with the seed.
@@ -74,6 +79,7 @@ pub fn play(seeds: std::ops::Range<u64>, at_once: usize, time: Duration) -> Tall
                         *tally.phases.entry(phase.to_string()).or_default() += 1;
                     }
                     tally.attempts += seen.attempts;
+                    tally.unexplained += seen.unexplained;
                     for why in seen.left_out {
                         *tally.left_out.entry(why).or_default() += 1;
                     }
@@ -95,6 +101,7 @@ pub fn play(seeds: std::ops::Range<u64>, at_once: usize, time: Duration) -> Tall
 pub struct Seen {
     phases: Vec<Phase>,
     attempts: u64,
+    unexplained: u64,
     left_out: Vec<&'static str>,
 }
 

@@ -50,6 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for (phase, count) in &tally.phases {
         println!("{count:>8} {phase}");
     }
+    println!("{} lost without a fault that explains it", tally.unexplained);
     for (why, count) in &tally.left_out {
         println!("left out {count} times: {why}");
     }

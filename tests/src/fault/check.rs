@@ -54,6 +54,22 @@ pub fn attempts(run: &Run) -> u64 {
     run.status.as_ref().map_or(0, |status| status.attempts.len() as u64)
 }
 
+/// Whether a Run was lost by a daemon that nothing was done to, with a controller that nothing was done to: only a machine
+/// that was busy for longer than a lease explains that.
+#[must_use]
+pub fn is_unexplained(plan: &Plan, run: &Run) -> bool {
+    let Some(status) = run.status.as_ref().filter(|status| status.phase == Phase::Lost) else { return false };
+    let daemon = status.attempts.last().and_then(|attempt| attempt.daemon.as_str().strip_prefix("daemon-"));
+    let Some(daemon) = daemon.and_then(|index| index.parse::<usize>().ok()) else { return true };
+    !plan.has(|what| match what {
+        What::Kill(who) | What::Freeze(who) | What::Fill(who) | What::Fail(who) => match who {
+            Who::Daemon(index) | Who::Worker(index) => index == daemon,
+            Who::Controller => true,
+        },
+        What::Link(index, _) | What::Replay(index) | What::Drain(index) => index == daemon,
+    })
+}
+
 fn status(run: &Run) -> Result<&RunStatus, String> {
     run.status.as_ref().ok_or_else(|| format!("{:?} has no status", run.metadata))
 }

@@ -86,6 +86,7 @@ pub async fn play(plan: &Plan) -> Result<Seen, String> {
     Ok(Seen {
         phases: lives.iter().map(|(_, life)| crate::cluster::phase(&life.over)).collect(),
         attempts: lives.iter().map(|(_, life)| check::attempts(&life.over)).sum(),
+        unexplained: lives.iter().filter(|(_, life)| check::is_unexplained(plan, &life.over)).count() as u64,
         left_out: world.left_out,
     })
 }
@@ -168,7 +169,7 @@ impl World {
             What::Fill(who) => match self.disks.get(&number(who)).map(Disk::fill) {
                 Some(Ok(())) => {}
                 Some(Err(_)) | None => {
-                    self.left_out.push("a disk was to be filled, and only root may mount one");
+                    self.left_out.push(super::NO_DISK);
                 }
             },
             What::Fail(who) => self.fail(who),

@@ -1,5 +1,7 @@
 //! How Runs begin and end.
 
+use futures_util::StreamExt as _;
+use runtimed_api::problem::Code;
 use runtimed_api::run::Run;
 use runtimed_api::run::limits::LimitName;
 use runtimed_api::run::outcome::Verdict;
@@ -45,6 +47,30 @@ async fn a_cancelled_run_is_not_tried_again() {
     let run = cluster.end(&name).await;
     assert_eq!(phase(&run), Phase::Cancelled);
     assert_eq!(run.status.expect("a status").attempts.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_run_that_is_deleted_is_cancelled_first_and_then_gone() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let name = cluster.submit(shell("doomed", "echo ready; sleep 33.9", ""), &[]).await;
+    cluster.until_printed(&name).await;
+    let client = cluster.client.clone();
+    let mut events = client.events(&namespace(), &name).await.expect("events");
+    cluster.client.delete(&namespace(), &name).await.expect("taken");
+    let mut last = None;
+    while let Some(run) = events.next().await {
+        last = Some(run.expect("an event"));
+    }
+    let last = last.expect("an event");
+    assert_eq!((phase(&last), result(&last).end), (Phase::Cancelled, AttemptEnd::Cancelled));
+    assert_eq!(processes_with("33.9"), 0);
+    let gone = || async { cluster.client.get(&namespace(), &name).await.is_err() };
+    tokio::time::timeout(std::time::Duration::from_secs(20), async { while !gone().await {} })
+        .await
+        .expect("it goes with its end");
+    let error = cluster.client.get(&namespace(), &name).await.expect_err("gone");
+    assert_eq!(error.code(), Some(Code::NotFound), "{error}");
+    assert!(cluster.drain().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,37 @@ async fn artifacts_are_kept_of_failed_runs_too_and_nothing_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn outputs_and_artifacts_of_every_attempt_and_every_end_are_kept() {
+    let mut cluster = Cluster::start(Options { slots: 3, ..Options::default() }).await;
+    let make = "echo n=$RUNTIMED_ATTEMPT > $RUNTIMED_OUTPUTS; echo $RUNTIMED_ATTEMPT > $RUNTIMED_ARTIFACTS_DIR/n; echo made";
+    let line = |rest: &str| format!("{make}; {rest}");
+    let retry = "retry: { maxAttempts: 2, backoff: 10ms, on: [Failed] }";
+    let again = cluster.submit(shell("again", &line("test $RUNTIMED_ATTEMPT = 2"), retry), &[]).await;
+    let timeout = "limits: { timeout: 1s, grace: 100ms }";
+    let timed = cluster.submit(shell("timed", &line("sleep 35.1"), timeout), &[]).await;
+    let cancelled = cluster.submit(shell("cancelled", &line("sleep 35.1"), ""), &[]).await;
+    cluster.until_printed(&cancelled).await;
+    cluster.client.cancel(&namespace(), &cancelled).await.expect("cancelled");
+    for (name, ended, attempts) in
+        [(again, Phase::Succeeded, 2), (timed, Phase::TimedOut, 1), (cancelled, Phase::Cancelled, 1)]
+    {
+        let run = cluster.end(&name).await;
+        assert_eq!(phase(&run), ended, "{name}");
+        let tried = run.status.expect("a status").attempts;
+        assert_eq!(tried.len(), attempts, "{name}");
+        for attempt in &tried {
+            let number = attempt.number.to_string();
+            let outputs = &attempt.result.as_ref().expect("a result").outputs;
+            assert_eq!(outputs.get("n"), Some(&number), "{name}");
+            let path = format!("/v1/namespaces/default/runs/{name}/artifacts/n?attempt={number}");
+            let answer = cluster.ask_controller(&path);
+            assert!(answer.ends_with(&format!("\r\n\r\n{number}\n")), "{name}: {answer}");
+        }
+    }
+    assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_git_run_starts_from_a_patched_tree_and_its_patch_applies_on_top() {
     let mut cluster = Cluster::start(Options::default()).await;
     let repository = Repository::new(&cluster);

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use runtimed_api::run::Run;
 use runtimed_api::run::status::Phase;
 use runtimed_tests::cluster::{Cluster, Options, phase, result};
 use runtimed_tests::runs::shell;
@@ -59,6 +60,21 @@ fn open_to_all(path: &Path) {
 }
 
 const SECRETS: &str = "secrets: [{ name: transaction }]\nlimits: { timeout: 40s }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_attempt_reads_its_secrets_anew() {
+    let mut volume = Volume::new(FIRST);
+    let mut cluster = Cluster::start(volume.options()).await;
+    let more = "secrets: [{ name: transaction }]\nretry: { maxAttempts: 2, backoff: 2s, on: [Failed] }";
+    let line = "! grep -q first $RUNTIMED_TRANSACTION_TOKEN_FILE";
+    let name = cluster.submit(shell("anew", line, more), &[]).await;
+    let tried = |run: &Run| run.status.as_ref().map_or(0, |status| status.attempts.len());
+    cluster.until(&name, |run| phase(run) == Phase::Pending && tried(run) == 1).await;
+    volume.swap(SECOND);
+    let run = cluster.end(&name).await;
+    assert_eq!((phase(&run), tried(&run)), (Phase::Succeeded, 2), "{:?}", run.status);
+    assert!(cluster.drain().is_empty());
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_sees_the_new_value_and_both_are_masked() {
