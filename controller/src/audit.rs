@@ -39,10 +39,10 @@ pub struct Entry {
     pub method: String,
     /// Of what.
     pub path: String,
-    /// The Run that a submission made or found.
+    /// The Run that a submission made or found, or that a rejected report is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// The HTTP status of the answer.
+    /// The HTTP status of the answer; of a report that was rejected within one, the status of its code.
     pub status: u16,
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -29,10 +29,10 @@ mod bounded;
 mod ending;
 mod record;
 
-pub use record::{Blobs, Held, PatchGrant, Private, Record, RunKey, Standing, Submitted};
+pub use record::{Blobs, Held, Identity, PatchGrant, Private, Record, RunKey, Standing, Submitted};
 
 use jiff::{SignedDuration, Timestamp};
-use runtimed_api::ids::{AttemptKey, AttemptNumber, DaemonName, Fence};
+use runtimed_api::ids::{AttemptKey, AttemptNumber, Fence};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult, AttemptStatus, Phase};
@@ -49,7 +49,7 @@ pub enum Event {
     /// A free slot of this daemon gets it, with its prior patches resolved.
     HandOut {
         /// The daemon.
-        daemon: DaemonName,
+        daemon: Identity,
         /// The prior patches.
         patches: Vec<PatchGrant>,
     },
@@ -62,7 +62,7 @@ pub enum Event {
     /// The daemon that has it says something.
     Report {
         /// Which daemon says it.
-        daemon: DaemonName,
+        daemon: Identity,
         /// What it says.
         report: Report,
     },
@@ -138,7 +138,7 @@ pub fn decide(record: &Record, event: &Event, now: Timestamp) -> Result<Decision
 
 fn hand_out(
     record: &Record,
-    daemon: &DaemonName,
+    daemon: &Identity,
     patches: &[PatchGrant],
     now: Timestamp,
 ) -> Result<Decision, Problem> {
@@ -149,7 +149,7 @@ fn hand_out(
     next.status.attempts.push(AttemptStatus {
         number: AttemptNumber(number),
         fence: next.status.fence,
-        daemon: daemon.clone(),
+        daemon: daemon.name.clone(),
         started_at: now,
         finished_at: None,
         outcome: None,
@@ -157,9 +157,12 @@ fn hand_out(
         statement: None,
     });
     next.private.applied.push(0);
+    if let Some(instance) = daemon.instance {
+        next.private.instances.insert(next.status.fence, instance);
+    }
     next.private.not_before = None;
     next.private.patches = patches.to_vec();
-    next.enter(Phase::Running, Some(format!("daemon {daemon} has it")), now);
+    next.enter(Phase::Running, Some(format!("daemon {} has it", daemon.name)), now);
     Ok(Decision::changed(next))
 }
 
@@ -177,7 +180,9 @@ fn undelivered(record: &Record, fence: Fence, now: Timestamp) -> Decision {
 
 /// As if the last hand-out had not been, but for the fence.
 fn never_begun(mut next: Record, why: Option<String>, now: Timestamp) -> Record {
-    next.status.attempts.pop();
+    if let Some(attempt) = next.status.attempts.pop() {
+        next.private.instances.remove(&attempt.fence);
+    }
     next.private.applied.pop();
     next.private.patches.clear();
     if next.status.cancel_requested {
@@ -188,9 +193,9 @@ fn never_begun(mut next: Record, why: Option<String>, now: Timestamp) -> Record 
 }
 
 /// Takes a hand-out back that its daemon could not take.
-fn declined(mut next: Record, daemon: &DaemonName, why: &str, now: Timestamp) -> Record {
+fn declined(mut next: Record, daemon: &Identity, why: &str, now: Timestamp) -> Record {
     // A daemon's words are as long as it likes.
-    let why: String = format!("daemon {daemon} declined it: {why}").chars().take(1024).collect();
+    let why: String = format!("daemon {} declined it: {why}", daemon.name).chars().take(1024).collect();
     next.private.declined += 1;
     if next.private.declined >= MAX_DECLINED {
         let mut result = AttemptResult::bare(AttemptEnd::Fault);
@@ -213,7 +218,7 @@ fn refuse(record: &Record, refusals: &[Refusal], now: Timestamp) -> Result<Decis
 
 fn apply_report(
     record: &Record,
-    daemon: &DaemonName,
+    daemon: &Identity,
     report: &Report,
     now: Timestamp,
 ) -> Result<Decision, Problem> {
@@ -229,8 +234,9 @@ fn apply_report(
     if attempt.fence != key.fence {
         return Err(stale());
     }
-    if attempt.daemon != *daemon {
-        return Err(Problem::new(Code::Forbidden, format!("{key} belongs to daemon {}", attempt.daemon)));
+    if !record.hold(attempt).is_with(daemon) {
+        let other = if attempt.daemon == daemon.name { "another daemon of the name" } else { "daemon" };
+        return Err(Problem::new(Code::Forbidden, format!("{key} belongs to {other} {}", attempt.daemon)));
     }
     if record.private.applied.get(index).is_some_and(|applied| report.sequence <= *applied) {
         return Ok(Decision::UNCHANGED);

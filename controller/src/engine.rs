@@ -177,7 +177,7 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
     if let Err(error) = state.parts.blobs.sweep_uploaded().await {
         tracing::warn!(%error, "parts of broken uploads may be left in the store");
     }
-    retention::remove_orphans(state.parts.blobs.clone(), orphans);
+    tokio::spawn(retention::remove_orphans(state.parts.blobs.clone(), orphans, ops::REMOVE_AGAIN));
     let task = tokio::spawn(state.run(incoming, changes));
     Ok((Engine::new(commands), task))
 }

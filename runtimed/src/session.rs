@@ -102,6 +102,7 @@ pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Opti
 async fn open(daemon: &Daemon, address: &str) -> Result<Current, ClientError> {
     let request = OpenSession {
         daemon: daemon.name.clone(),
+        instance: Some(daemon.state.instance().clone()),
         runtime: daemon.config.runtime.clone(),
         slots: daemon.config.slots,
         address: Some(address.to_owned()),

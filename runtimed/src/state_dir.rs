@@ -5,15 +5,21 @@
 //! it knows.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use runtimed_api::session::SecretText;
 use runtimed_sandbox::tree::{Root, Tree, TreeError};
 use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
 
 /// The file whose presence says that a directory is a daemon's.
 const MARK: &str = "runtimed.state";
+/// The file of the secret by which the controller knows this daemon again.
+const INSTANCE: &str = "instance";
+/// Bytes of it; it is written as text of twice as many characters.
+const INSTANCE_BYTES: usize = 32;
 
 /// The daemon's own directory. The lock goes when it is dropped.
 #[derive(Debug)]
@@ -21,6 +27,7 @@ pub struct StateDir {
     path: PathBuf,
     place: PathBuf,
     lock: File,
+    instance: SecretText,
 }
 
 /// The state directory cannot be used.
@@ -72,8 +79,10 @@ impl StateDir {
         };
         let path = tree.path();
         let mark = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join(MARK));
-        mark.map_err(|error| StateError::Open { path: path.clone(), error })?;
-        Ok(Self { path, place: place.to_owned(), lock })
+        let unusable = |error: io::Error| StateError::Open { path: path.clone(), error };
+        mark.map_err(unusable)?;
+        let instance = instance(&path).map_err(unusable)?;
+        Ok(Self { path, place: place.to_owned(), lock, instance })
     }
 
     /// Whether a directory is some daemon's.
@@ -86,6 +95,13 @@ impl StateDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The secret by which the controller knows this daemon again: it lives and goes with the journal, which tells of the attempts
+    /// that it opens.
+    #[must_use]
+    pub fn instance(&self) -> &SecretText {
+        &self.instance
     }
 
     /// Gives the place its owner's permissions back, if a Run took them away.
@@ -119,6 +135,30 @@ fn open(place: &Path) -> io::Result<File> {
     }
 }
 
+/// Reads the daemon's own secret, or makes one at the first start. It appears whole: a daemon that dies here has leased
+/// nothing yet.
+fn instance(state: &Path) -> io::Result<SecretText> {
+    let path = state.join(INSTANCE);
+    match fs::read_to_string(&path).map(Zeroizing::new) {
+        Ok(text) if text.len() == 2 * INSTANCE_BYTES => return Ok(SecretText::new(text.to_string())),
+        Ok(_) => {
+            tracing::warn!(path = %path.display(), "the daemon's own secret is damaged; another is made");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut bytes = Zeroizing::new([0; INSTANCE_BYTES]);
+    rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+    let text = Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let new = state.join("instance.new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    File::open(state)?.sync_all()?;
+    Ok(SecretText::new(text.to_string()))
+}
+
 /// The first directory of the root that is a daemon's.
 fn find(root: &Root) -> Result<Option<Tree>, TreeError> {
     let mut names = root.list()?;
@@ -145,8 +185,17 @@ mod tests {
             assert!(matches!(StateDir::take(configured, &root), Err(StateError::Taken(_))));
             let path = first.path().to_owned();
             assert_eq!(path.parent(), Some(configured.unwrap_or(dir.path())));
+            let secret = first.instance().clone();
+            let mode = fs::metadata(path.join(INSTANCE)).expect("kept").permissions().mode();
+            assert_eq!((mode & 0o777, secret.expose().len()), (0o600, 64));
             drop(first);
-            assert_eq!(StateDir::take(configured, &root).expect("taken again").path(), path);
+            let again = StateDir::take(configured, &root).expect("taken again");
+            assert_eq!((again.path(), again.instance()), (path.as_path(), &secret));
+            // One that a crash of the machine left empty is none.
+            drop(again);
+            fs::write(path.join(INSTANCE), "").expect("emptied");
+            let another = StateDir::take(configured, &root).expect("taken again");
+            assert!(another.instance().expose().len() == 64 && *another.instance() != secret);
         }
     }
 

@@ -8,6 +8,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use runtimed_api::ids::RunName;
 use runtimed_api::problem::{Code, Problem};
+use runtimed_api::session::ReportAnswer;
 use runtimed_api::tokens::Role;
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
@@ -23,6 +24,25 @@ const MOST: usize = 1000;
 /// The Run that a submission made or found, for the audit.
 #[derive(Debug, Clone)]
 pub(super) struct Submitted(pub(super) RunName);
+
+/// The reports of a batch that were rejected within an answer that is good otherwise: of each code the first Run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rejected(Vec<(Code, RunName)>);
+
+impl Rejected {
+    /// Those of these answers, to reports about these Runs.
+    pub(super) fn of(answers: &[ReportAnswer], runs: &[RunName]) -> Self {
+        let mut rejected: Vec<(Code, RunName)> = Vec::new();
+        for (answer, run) in answers.iter().zip(runs) {
+            if let ReportAnswer::Rejected(problem) = answer
+                && rejected.iter().all(|(code, _)| *code != problem.code)
+            {
+                rejected.push((problem.code, run.clone()));
+            }
+        }
+        Self(rejected)
+    }
+}
 
 /// How many entries.
 #[derive(Debug, Deserialize)]
@@ -67,17 +87,26 @@ pub(super) async fn record(State(app): Shared, request: Request, next: Next) -> 
     let span = span::of(&app, &request);
     let response = next.run(request).instrument(span).await;
     let status = response.status();
+    let said = response.extensions();
+    let entry = |run: Option<&RunName>, status: u16, code: Option<Code>| Entry {
+        at: Timestamp::now(),
+        subject: subject.clone(),
+        method: method.to_string(),
+        path: path.chars().take(500).collect(),
+        run: run.map(ToString::to_string),
+        status,
+        code,
+        suppressed: 0,
+    };
+    let mut entries = Vec::new();
     if is_worth_it(&method, &path, status) {
-        let entry = Entry {
-            at: Timestamp::now(),
-            subject,
-            method: method.to_string(),
-            path: path.chars().take(500).collect(),
-            run: response.extensions().get::<Submitted>().map(|submitted| submitted.0.to_string()),
-            status: status.as_u16(),
-            code: response.extensions().get::<Code>().copied(),
-            suppressed: 0,
-        };
+        let run = said.get::<Submitted>().map(|submitted| &submitted.0);
+        entries.push(entry(run, status.as_u16(), said.get::<Code>().copied()));
+    }
+    if let Some(Rejected(rejected)) = said.get::<Rejected>() {
+        entries.extend(rejected.iter().map(|(code, run)| entry(Some(run), code.row().status, Some(*code))));
+    }
+    for entry in entries {
         app.audit.write(entry).await;
     }
     response

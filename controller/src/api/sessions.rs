@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::future::try_join_all;
-use runtimed_api::ids::SessionId;
+use runtimed_api::ids::{RunName, SessionId};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::session::{
     LeaseRequest, OpenSession, Renew, Renewed, Report, ReportAnswer, Reported, Reports, Session,
@@ -17,6 +17,7 @@ use runtimed_api::session::{
 use tokio::time::timeout;
 
 use super::answer::{Answer, Failure, invalid, not_found};
+use super::audit::Rejected;
 use super::{Shared, body};
 use crate::core::RunKey;
 
@@ -108,13 +109,14 @@ pub(super) async fn reports(
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Answer<Json<Reported>> {
+) -> Answer<(Extension<Rejected>, Json<Reported>)> {
     let token = app.authority.daemon(&headers)?;
     let id: SessionId = id.parse()?;
     let Reports { reports } = body::json(body, MAX_REPORTS.0).await?;
     if reports.len() > MAX_REPORTS.1 {
         return Err(invalid(format!("at most {} reports at once", MAX_REPORTS.1)));
     }
+    let runs: Vec<RunName> = reports.iter().map(|report| report.attempt.name.clone()).collect();
     let mut by_run: BTreeMap<RunKey, Vec<(usize, Report)>> = BTreeMap::new();
     for (index, report) in reports.into_iter().enumerate() {
         let key = RunKey { namespace: report.attempt.namespace.clone(), name: report.attempt.name.clone() };
@@ -128,5 +130,6 @@ pub(super) async fn reports(
     let mut answers: Vec<(usize, ReportAnswer)> =
         try_join_all(applied).await?.into_iter().flatten().collect();
     answers.sort_by_key(|(place, _)| *place);
-    Ok(Json(Reported { answers: answers.into_iter().map(|(_, answer)| answer).collect() }))
+    let answers: Vec<ReportAnswer> = answers.into_iter().map(|(_, answer)| answer).collect();
+    Ok((Extension(Rejected::of(&answers, &runs)), Json(Reported { answers })))
 }

@@ -11,7 +11,7 @@ use runtimed_api::ids::{
 };
 use runtimed_api::provenance::Envelope;
 use runtimed_api::run::spec::RunSpec;
-use runtimed_api::run::status::{Phase, RunStatus};
+use runtimed_api::run::status::{AttemptStatus, Phase, RunStatus};
 use runtimed_api::run::{ApiVersion, Metadata, Run, RunKind};
 use runtimed_api::session::LeasedPatch;
 use runtimed_api::trace::TraceContext;
@@ -73,6 +73,9 @@ pub struct Private {
     /// Attempts that ended with the shutdown of their pod and do not count.
     #[serde(default)]
     pub drained: u32,
+    /// The digest of the secret of the daemon that each attempt was handed to, where it has one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<Fence, Digest>,
     /// Leases of it that daemons declined.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub declined: u32,
@@ -181,8 +184,27 @@ pub struct Held {
     pub number: AttemptNumber,
     /// Its fence.
     pub fence: Fence,
-    /// The daemon.
+    /// The daemon's name.
     pub daemon: DaemonName,
+    /// The digest of its secret, where it has one.
+    pub instance: Option<Digest>,
+}
+
+/// A daemon as it proves to be itself: whoever has the Runtime's token may say the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: DaemonName,
+    /// The digest of its secret, where it has one.
+    pub instance: Option<Digest>,
+}
+
+impl Held {
+    /// Whether it is this daemon that has it. What was handed to one without a secret is held to the name.
+    #[must_use]
+    pub fn is_with(&self, daemon: &Identity) -> bool {
+        self.daemon == daemon.name && self.instance.is_none_or(|known| daemon.instance == Some(known))
+    }
 }
 
 impl Record {
@@ -217,6 +239,7 @@ impl Record {
         let private = Private {
             applied: Vec::new(),
             drained: 0,
+            instances: BTreeMap::new(),
             declined: 0,
             not_before: None,
             queue,
@@ -286,7 +309,18 @@ impl Record {
     pub fn held(&self) -> Option<Held> {
         let going_on = matches!(self.status.phase, Phase::Running | Phase::Finishing);
         let attempt = self.status.attempts.last().filter(|_| going_on)?;
-        Some(Held { number: attempt.number, fence: attempt.fence, daemon: attempt.daemon.clone() })
+        Some(self.hold(attempt))
+    }
+
+    /// Which daemon has, or had, an attempt.
+    #[must_use]
+    pub fn hold(&self, attempt: &AttemptStatus) -> Held {
+        Held {
+            number: attempt.number,
+            fence: attempt.fence,
+            daemon: attempt.daemon.clone(),
+            instance: self.private.instances.get(&attempt.fence).copied(),
+        }
     }
 
     /// The key of an attempt of this Run.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use runtimed_api::digest::Digest;
 use runtimed_api::duration::Span;
 use runtimed_api::ids::RunUid;
 use runtimed_api::rule::Rule;
@@ -18,8 +19,8 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
 }
 
-fn daemon(name: &str) -> DaemonName {
-    name.parse().expect("a name")
+fn daemon(name: &str) -> Identity {
+    Identity { name: name.parse().expect("a name"), instance: Some(Digest::of(name.as_bytes())) }
 }
 
 fn spec(retry: Option<Retry>) -> RunSpec {
@@ -58,7 +59,8 @@ fn hand_out(record: &Record, second: i64) -> Record {
 fn said(record: &Record, sequence: u64, event: ReportEvent) -> Event {
     let held = record.held().expect("a daemon has it");
     let attempt = record.attempt_key(&held);
-    Event::Report { daemon: held.daemon, report: Report { attempt, sequence, at: at(0), event } }
+    let daemon = Identity { name: held.daemon, instance: held.instance };
+    Event::Report { daemon, report: Report { attempt, sequence, at: at(0), event } }
 }
 
 fn outcome(verdict: Verdict) -> Outcome {

@@ -321,7 +321,7 @@ impl State {
             self.pace.take(&key.namespace, a_minute, Instant::now())?;
         }
         // One that is there already takes no more room when it is submitted again.
-        if self.index.get(key).is_some() {
+        if self.index.is_counted(key) {
             return Ok(());
         }
         if self.index.of_namespace(&key.namespace) >= quota.active {
@@ -347,7 +347,7 @@ impl State {
     fn locate(&self, key: &RunKey, attempt: AttemptNumber) -> Option<Located> {
         let record = &self.index.get(key)?.record;
         let held = record.held().filter(|held| held.number == attempt)?;
-        let address = self.sessions.address(record.runtime(), &held.daemon)?;
+        let address = self.sessions.address(record.runtime(), &held)?;
         Some(Located { address, token: self.parts.tokens.read(&record.attempt_key(&held)) })
     }
 }

@@ -1,10 +1,10 @@
 //! What is known of the Runs that are not over: made from the store's watch alone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName};
+use runtimed_api::ids::{Namespace, RunUid, RuntimeName};
 use runtimed_api::run::Run;
 use runtimed_api::run::status::{AttemptEnd, Phase};
 use runtimed_api::run::step::Step;
@@ -14,14 +14,16 @@ use tokio::time::Instant;
 use super::State;
 use super::ops::Op;
 use super::timers::Timer;
-use crate::core::{Event, Record, RunKey, Standing};
+use crate::core::{Event, Identity, Record, RunKey, Standing};
 use crate::store::{Change, Object, Stored, Version};
 
 /// The Runs that are not over.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     active: HashMap<RunKey, Active>,
-    /// How many there are of each namespace.
+    /// Those whose first write is under way: they have their place already.
+    coming: HashSet<RunKey>,
+    /// How many there are of each namespace, with those that are coming.
     counts: HashMap<Namespace, usize>,
     /// Those of each Runtime that may be handed out now, longest waiting first.
     ready: HashMap<RuntimeName, BTreeSet<(Timestamp, RunKey)>>,
@@ -37,7 +39,7 @@ pub(super) struct Active {
     /// Its lease holds until then, if a daemon has it.
     pub(super) lease_until: Option<Instant>,
     /// It is being handed to this daemon.
-    pub(super) promised: Option<DaemonName>,
+    pub(super) promised: Option<Identity>,
     /// Those who watch it.
     pub(super) watchers: Option<watch::Sender<Arc<Run>>>,
 }
@@ -58,25 +60,48 @@ impl Index {
         self.active.get_mut(key)
     }
 
-    /// How many Runs of a namespace are not over.
+    /// How many Runs of a namespace are not over, or are just being stored.
     pub(super) fn of_namespace(&self, namespace: &Namespace) -> usize {
         self.counts.get(namespace).copied().unwrap_or(0)
     }
 
+    /// A Run is being stored for the first time: of many that are submitted at once, each counts from here.
+    pub(super) fn expect(&mut self, key: RunKey) {
+        *self.counts.entry(key.namespace.clone()).or_default() += 1;
+        self.coming.insert(key);
+    }
+
+    /// It is stored, and was seen to be; or it will not be.
+    pub(super) fn expect_no_more(&mut self, key: &RunKey) {
+        if self.coming.remove(key) {
+            self.uncount(&key.namespace);
+        }
+    }
+
+    /// Whether it has its place already.
+    pub(super) fn is_counted(&self, key: &RunKey) -> bool {
+        self.active.contains_key(key) || self.coming.contains(key)
+    }
+
     fn insert(&mut self, key: RunKey, active: Active) {
         *self.counts.entry(key.namespace.clone()).or_default() += 1;
+        self.expect_no_more(&key);
         self.active.insert(key, active);
     }
 
     fn remove(&mut self, key: &RunKey) -> Option<Active> {
         let removed = self.active.remove(key)?;
-        if let Some(count) = self.counts.get_mut(&key.namespace) {
+        self.uncount(&key.namespace);
+        Some(removed)
+    }
+
+    fn uncount(&mut self, namespace: &Namespace) {
+        if let Some(count) = self.counts.get_mut(namespace) {
             *count -= 1;
             if *count == 0 {
-                self.counts.remove(&key.namespace);
+                self.counts.remove(namespace);
             }
         }
-        Some(removed)
     }
 
     /// The Run of this uid, if it is not over.
@@ -95,19 +120,19 @@ impl Index {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.active.len()
+        self.active.len() + self.coming.len()
     }
 
     /// The Runs whose command a daemon runs, or is about to.
     pub(super) fn running_on(
         &self,
         runtime: &RuntimeName,
-        daemon: &DaemonName,
+        daemon: &Identity,
     ) -> impl Iterator<Item = &Record> {
         let his = move |active: &&Active| {
             let record = &active.record;
             let runs = record.status.phase == Phase::Running
-                && record.held().is_some_and(|held| held.daemon == *daemon);
+                && record.held().is_some_and(|held| held.is_with(daemon));
             record.runtime() == runtime && (runs || active.promised.as_ref() == Some(daemon))
         };
         self.active.values().filter(his).map(|active| &*active.record)

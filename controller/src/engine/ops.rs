@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName, SecretName};
+use runtimed_api::ids::{Namespace, RunUid, RuntimeName, SecretName};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::rule::Refusal;
 use runtimed_api::run::Run;
@@ -24,13 +24,13 @@ use super::retention::Removal;
 use super::slots::Slot;
 use super::timers::Timer;
 use super::{AGAIN, State, handout};
-use crate::core::{Decision, Effect, Event, PatchGrant, Record, RunKey, decide};
+use crate::core::{Decision, Effect, Event, Identity, PatchGrant, Record, RunKey, decide};
 use crate::store::{Key, Object, StoreError, Stored, Version};
 
 /// What waits for one Run at most.
 const WAITING: usize = 64;
 /// Between two tries to remove what nobody needs any more.
-pub(super) const REMOVE_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const REMOVE_AGAIN: Duration = Duration::from_secs(20);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
@@ -58,7 +58,7 @@ pub(super) enum Op {
 /// What a daemon says of one Run.
 pub(super) struct Said {
     pub(super) runtime: RuntimeName,
-    pub(super) daemon: DaemonName,
+    pub(super) daemon: Identity,
     pub(super) reports: Vec<Report>,
     pub(super) reply: Reply<Vec<ReportAnswer>>,
 }
@@ -128,6 +128,7 @@ impl State {
                         }
                         store.create(object).await
                     };
+                    self.index.expect(key.clone());
                     self.write(key, Then::Created { record, reply }, write);
                 }
                 Op::HandOut { slot, .. } | Op::Refuse { slot, .. } => self.give_back(slot),

@@ -152,17 +152,48 @@ async fn remove(parts: &Parts, key: &Key) -> Result<Removal, StoreError> {
 }
 
 /// Removes the results of Runs that are not there: a crash came between the removal of a Run and that of its results, or
-/// the database was restored from an older copy. Nobody waits for it.
-pub(super) fn remove_orphans(blobs: BlobStore, orphans: HashSet<RunUid>) {
-    if orphans.is_empty() {
-        return;
-    }
-    tokio::spawn(async move {
+/// the database was restored from an older copy. Nobody waits for it; what cannot be removed is tried again until it can.
+pub(super) async fn remove_orphans(blobs: BlobStore, mut orphans: HashSet<RunUid>, again: Duration) {
+    while !orphans.is_empty() {
         tracing::warn!(count = orphans.len(), "removing results of Runs that are not there");
+        let mut left = HashSet::new();
         for uid in orphans {
             if let Err(error) = blobs.remove(&Place::of_run(&uid)).await {
-                tracing::warn!(%uid, %error, "they are tried again at the next start");
+                tracing::warn!(%uid, %error, "they could not be removed; it is tried again");
+                left.insert(uid);
             }
         }
-    });
+        orphans = left;
+        if !orphans.is_empty() {
+            tokio::time::sleep(again).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtimed_api::ids::AttemptNumber;
+
+    use super::*;
+
+    /// A tree that nobody can walk, not even root: a symbolic link in it leads back to its beginning.
+    #[tokio::test]
+    async fn results_that_could_not_be_removed_are_removed_later() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let blobs = BlobStore::local(dir.path()).expect("a store");
+        let run = dir.path().join("runs/0190-nobody");
+        std::fs::create_dir_all(run.join("logs/1")).expect("made");
+        std::fs::write(run.join("logs/1/00000000000000000000"), "a result").expect("written");
+        let knot = run.join("logs/knot");
+        std::os::unix::fs::symlink("..", &knot).expect("made");
+        let uid: RunUid = "0190-nobody".parse().expect("a uid");
+        let orphans = HashSet::from([uid.clone()]);
+        let again = Duration::from_millis(10);
+        let mut removal = tokio::spawn(remove_orphans(blobs.clone(), orphans, again));
+        let early = tokio::time::timeout(10 * again, &mut removal).await;
+        assert!(early.is_err(), "it goes on while anything is left");
+        std::fs::remove_file(knot).expect("removed");
+        removal.await.expect("it ends");
+        assert!(blobs.log_parts(&Place::of_run(&uid), AttemptNumber(1)).await.expect("listed").is_empty());
+    }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_api::capacity::Capacity;
+use runtimed_api::digest::Digest;
 use runtimed_api::ids::{AttemptKey, DaemonName, RuntimeName, SessionId};
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::session::{
-    Lease, OpenSession, Order, OrderKind, Renew, Renewed, ReportAnswer, ReportEvent,
+    INSTANCE_CHARS, Lease, OpenSession, Order, OrderKind, Renew, Renewed, ReportAnswer, ReportEvent,
+    SecretText,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -20,7 +22,7 @@ use super::index::Live;
 use super::ops::{Op, Reply, Said, answer, is_held};
 use super::slots::Slot;
 use super::timers::Timer;
-use crate::core::{Record, RunKey};
+use crate::core::{Held, Identity, Record, RunKey};
 
 /// Slots of one daemon at most.
 const MAX_SLOTS: u32 = 1024;
@@ -35,13 +37,14 @@ const REMEMBERED: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_id: HashMap<SessionId, Session>,
-    by_daemon: HashMap<(RuntimeName, DaemonName), SessionId>,
+    /// Those of one name, of which each has another secret.
+    by_name: HashMap<(RuntimeName, DaemonName), Vec<SessionId>>,
 }
 
 /// One daemon that is connected.
 #[derive(Debug)]
 pub(super) struct Session {
-    daemon: DaemonName,
+    daemon: Identity,
     runtime: RuntimeName,
     slots: usize,
     address: Option<String>,
@@ -91,7 +94,8 @@ impl Sessions {
 
     /// Why daemons of this Runtime take no other Run, where they say so.
     pub(super) fn unready(&self, runtime: &RuntimeName) -> Vec<String> {
-        let said = |session: &Session| Some(format!("{}: {}", session.daemon, session.unready.as_ref()?));
+        let said =
+            |session: &Session| Some(format!("{}: {}", session.daemon.name, session.unready.as_ref()?));
         let of_runtime = self.by_id.values().filter(|session| session.runtime == *runtime);
         let mut said: Vec<String> = of_runtime.filter_map(said).collect();
         said.sort_unstable();
@@ -100,7 +104,7 @@ impl Sessions {
     }
 
     /// The daemon of a Session, and what its pod has for Runs together.
-    pub(super) fn capacity(&self, id: &SessionId) -> Option<(&DaemonName, &Capacity)> {
+    pub(super) fn capacity(&self, id: &SessionId) -> Option<(&Identity, &Capacity)> {
         self.by_id.get(id).map(|session| (&session.daemon, &session.capacity))
     }
 
@@ -115,16 +119,27 @@ impl Sessions {
         self.by_id.get(id).is_some_and(|session| session.renewed.elapsed() < lease * 2 / 3)
     }
 
-    /// The address of a daemon's own endpoints.
-    pub(super) fn address(&self, runtime: &RuntimeName, daemon: &DaemonName) -> Option<String> {
-        let id = self.by_daemon.get(&(runtime.clone(), daemon.clone()))?;
-        self.by_id.get(id)?.address.clone()
+    /// The address of the endpoints of the daemon that has an attempt.
+    pub(super) fn address(&self, runtime: &RuntimeName, held: &Held) -> Option<String> {
+        let id = self.find(runtime, &held.daemon, |daemon| held.is_with(daemon))?;
+        self.by_id.get(&id)?.address.clone()
+    }
+
+    /// The Session of a daemon.
+    fn find(
+        &self,
+        runtime: &RuntimeName,
+        name: &DaemonName,
+        is_it: impl Fn(&Identity) -> bool,
+    ) -> Option<SessionId> {
+        let mut of_name = self.by_name.get(&(runtime.clone(), name.clone()))?.iter();
+        of_name.find(|id| self.by_id.get(id).is_some_and(|session| is_it(&session.daemon))).cloned()
     }
 
     /// Remembers which attempts a daemon's reports have ended.
     pub(super) fn note_finished(&mut self, said: &Said) {
-        let Some(id) = self.by_daemon.get(&(said.runtime.clone(), said.daemon.clone())) else { return };
-        let Some(session) = self.by_id.get_mut(id) else { return };
+        let id = self.find(&said.runtime, &said.daemon.name, |daemon| *daemon == said.daemon);
+        let Some(session) = id.and_then(|id| self.by_id.get_mut(&id)) else { return };
         for report in said.reports.iter().filter(|report| matches!(report.event, ReportEvent::Finished(_))) {
             if session.finished.len() == REMEMBERED {
                 session.finished.pop_front();
@@ -135,29 +150,42 @@ impl Sessions {
 
     fn remove(&mut self, id: &SessionId) -> Option<Session> {
         let session = self.by_id.remove(id)?;
-        let name = (session.runtime.clone(), session.daemon.clone());
-        if self.by_daemon.get(&name) == Some(id) {
-            self.by_daemon.remove(&name);
+        let name = (session.runtime.clone(), session.daemon.name.clone());
+        if let Some(of_name) = self.by_name.get_mut(&name) {
+            of_name.retain(|other| other != id);
+            if of_name.is_empty() {
+                self.by_name.remove(&name);
+            }
         }
         Some(session)
     }
 }
 
 impl State {
-    /// Opens a Session; an earlier one of the same daemon ends.
+    /// Opens a Session; an earlier one of the same daemon ends. One of another that has only the same name does not: names are
+    /// given anew, and anybody with the Runtime's token can claim one.
     pub(super) fn open_session(&mut self, open: OpenSession) -> Result<SessionId, Problem> {
         if !(1..=MAX_SLOTS).contains(&open.slots) {
             let message = format!("a daemon has 1 to {MAX_SLOTS} slots, not {}", open.slots);
             return Err(Problem::new(Code::InvalidRequest, message));
         }
-        let name = (open.runtime.clone(), open.daemon.clone());
-        if let Some(earlier) = self.sessions.by_daemon.get(&name).cloned() {
+        let instance = match open.instance.as_ref().map(SecretText::expose) {
+            Some(text) if !INSTANCE_CHARS.contains(&text.len()) => {
+                let (least, most) = INSTANCE_CHARS.into_inner();
+                let message = format!("a daemon's own secret has {least} to {most} characters");
+                return Err(Problem::new(Code::InvalidRequest, message));
+            }
+            text => text.map(|text| Digest::of(text.as_bytes())),
+        };
+        let daemon = Identity { name: open.daemon, instance };
+        if let Some(earlier) = self.sessions.find(&open.runtime, &daemon.name, |other| *other == daemon) {
             self.end_session(&earlier);
         }
+        let name = (open.runtime.clone(), daemon.name.clone());
         let id = SessionId::try_from(Uuid::now_v7().to_string())
             .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
         let session = Session {
-            daemon: open.daemon,
+            daemon,
             runtime: open.runtime.clone(),
             slots: usize::try_from(open.slots).unwrap_or(usize::MAX),
             address: open.address,
@@ -169,9 +197,9 @@ impl State {
             renewal: None,
             finished: VecDeque::new(),
         };
-        tracing::info!(daemon = %session.daemon, runtime = %session.runtime, slots = session.slots, "a daemon is connected");
+        tracing::info!(daemon = %session.daemon.name, runtime = %session.runtime, slots = session.slots, "a daemon is connected");
         self.sessions.by_id.insert(id.clone(), session);
-        self.sessions.by_daemon.insert(name, id.clone());
+        self.sessions.by_name.entry(name).or_default().push(id.clone());
         self.timers.at(Instant::now() + self.parts.lease, Timer::Session(id.clone()));
         self.publish_waiting(&open.runtime);
         Ok(id)
@@ -194,7 +222,7 @@ impl State {
         }
         let (daemon, slots) = (session.daemon.clone(), session.slots);
         if self.slots.of_session(runtime, id) >= slots {
-            let message = format!("daemon {daemon} waits with more slots than its {slots}");
+            let message = format!("daemon {} waits with more slots than its {slots}", daemon.name);
             return Err(Problem::new(Code::RateLimited, message));
         }
         self.slots.add(Slot { session: id.clone(), daemon, runtime: runtime.clone(), reply });
@@ -265,8 +293,8 @@ impl State {
     /// renewal that waits need not name the attempt: it may have been handed out since.
     pub(super) fn tell_to_stop(&mut self, record: &Record, attempt: &AttemptKey) {
         let Some(held) = record.held() else { return };
-        let name = (record.runtime().clone(), held.daemon);
-        let Some(id) = self.sessions.by_daemon.get(&name).cloned() else { return };
+        let found = self.sessions.find(record.runtime(), &held.daemon, |daemon| held.is_with(daemon));
+        let Some(id) = found else { return };
         let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
         let Some(mut renewal) = session.renewal.take() else { return };
         if !renewal.attempts.contains(attempt) {
@@ -323,7 +351,7 @@ impl State {
         if until > Instant::now() {
             return self.timers.at(until, Timer::Session(id.clone()));
         }
-        tracing::info!(daemon = %session.daemon, %runtime, "a daemon is not connected any more");
+        tracing::info!(daemon = %session.daemon.name, %runtime, "a daemon is not connected any more");
         self.end_session(id);
         self.publish_waiting(&runtime);
     }
@@ -359,10 +387,10 @@ impl State {
     }
 }
 
-fn is_his(record: &Arc<Record>, daemon: &DaemonName, runtime: &RuntimeName, attempt: &AttemptKey) -> bool {
+fn is_his(record: &Arc<Record>, daemon: &Identity, runtime: &RuntimeName, attempt: &AttemptKey) -> bool {
     is_held(record)
         && record.runtime() == runtime
-        && record.held().is_some_and(|held| held.daemon == *daemon && record.attempt_key(&held) == *attempt)
+        && record.held().is_some_and(|held| held.is_with(daemon) && record.attempt_key(&held) == *attempt)
 }
 
 /// The Run that an attempt is of.

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use runtimed_api::ids::{DaemonName, RuntimeName, SessionId};
+use runtimed_api::ids::{RuntimeName, SessionId};
 use runtimed_api::session::Lease;
 use tokio::sync::oneshot;
+
+use crate::core::Identity;
 
 /// A free slot of a daemon that waits for a Run. Whoever asked may be gone by now; then `reply` is closed.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) session: SessionId,
-    pub(super) daemon: DaemonName,
+    pub(super) daemon: Identity,
     pub(super) runtime: RuntimeName,
     pub(super) reply: oneshot::Sender<Box<Lease>>,
 }

@@ -186,6 +186,12 @@ impl Server {
     pub(crate) async fn daemon(&self, name: &str, slots: u32) -> Daemon {
         Daemon::connect(self.client(DAEMON), name, slots, None).await
     }
+
+    /// A daemon of this name with another secret: a claim that everybody with the Runtime's token can make.
+    pub(crate) async fn pretender(&self, name: &str) -> Daemon {
+        let secret = Some(secret("another daemon"));
+        Daemon::open(self.client(DAEMON), name, 1, None, secret).await
+    }
 }
 
 fn launch(mut command: Command) -> (Child, BufReader<ChildStdout>, String) {
@@ -206,9 +212,21 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// The daemon of this name, which has the same secret in each of its lives.
     pub(crate) async fn connect(client: Controller, name: &str, slots: u32, address: Option<String>) -> Self {
+        Self::open(client, name, slots, address, Some(secret(name))).await
+    }
+
+    async fn open(
+        client: Controller,
+        name: &str,
+        slots: u32,
+        address: Option<String>,
+        instance: Option<SecretText>,
+    ) -> Self {
         let open = OpenSession {
             daemon: name.parse().expect("a name"),
+            instance,
             runtime: "bash".parse().expect("a name"),
             slots,
             address,
@@ -265,6 +283,11 @@ impl Daemon {
         let answers = self.report(vec![exited(lease, 1, code), finished(lease, 2, completed(code))]).await;
         assert!(answers.iter().all(|answer| matches!(answer, ReportAnswer::Applied)), "{answers:?}");
     }
+}
+
+/// The secret of a daemon.
+pub(crate) fn secret(name: &str) -> SecretText {
+    SecretText::new(Digest::of(name.as_bytes()).hex())
 }
 
 pub(crate) fn exited(lease: &Lease, sequence: u64, code: u8) -> Report {

@@ -50,6 +50,58 @@ async fn a_namespace_has_so_many_runs_at_once_and_no_more() {
 }
 
 #[tokio::test]
+async fn of_many_runs_at_once_no_more_are_taken_either() {
+    let server = Server::start_flags(&["--max-active", "5"]);
+    let alice = server.client(ALICE);
+    let submit = |number: usize| {
+        let alice = &alice;
+        async move { alice.submit(&default(), &run(&format!("r-{number}"), "")).await }
+    };
+    let answers = futures_util::future::join_all((0..60).map(submit)).await;
+    let denied: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).map(denied).collect();
+    assert_eq!(denied, [(Some(Code::RateLimited), Some(Duration::from_secs(1))); 55]);
+    assert_eq!(names(&alice).await.len(), 5);
+    // Those that were not taken hold no place.
+    for name in names(&alice).await {
+        alice.cancel(&default(), &name.parse().expect("a name")).await.expect("cancelled");
+    }
+    let answers = futures_util::future::join_all((60..120).map(submit)).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
+}
+
+/// A tree that nobody can walk, not even root: a symbolic link in it leads back to its beginning.
+#[tokio::test]
+async fn a_run_whose_results_could_not_be_removed_goes_later() {
+    let server = Server::start_flags(&["--keep-runs", "1"]);
+    let alice = server.client(ALICE);
+    let daemon = server.daemon("d1", 1).await;
+    let mut knot = None;
+    for name in ["a", "b", "c"] {
+        alice.submit(&default(), &run(name, "")).await.expect("submitted");
+        let lease = daemon.lease_alive().await;
+        knot.get_or_insert_with(|| {
+            let results = server.dir.path().join("data/blobs/runs").join(lease.attempt.uid.as_str());
+            std::fs::create_dir_all(&results).expect("made");
+            let knot = results.join("knot");
+            std::os::unix::fs::symlink(".", &knot).expect("made");
+            knot
+        });
+        daemon.report(vec![finished(&lease, 1, completed(0))]).await;
+        until_over(&alice, name).await;
+    }
+    // The first could not go; what was due after it went.
+    eventually("the second goes", || async { names(&alice).await == ["c", "a"] }).await;
+    std::fs::remove_file(knot.expect("made")).expect("removed");
+    // It is tried again after twenty seconds.
+    let gone = async {
+        while names(&alice).await != ["c"] {
+            daemon.renew(&[]).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("it goes later");
+}
+
+#[tokio::test]
 async fn a_namespace_submits_at_its_pace() {
     let server = Server::start_flags(&["--max-submissions", "3"]);
     let alice = server.client(ALICE);

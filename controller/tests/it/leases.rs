@@ -7,7 +7,7 @@ use runtimed_api::run::status::Phase;
 use runtimed_api::session::{OrderKind, Report, ReportAnswer, ReportEvent};
 
 use crate::harness::{
-    ALICE, OTHER_DAEMON, Server, completed, default, exited, finished, phase, run, status, until_over,
+    ADMIN, ALICE, OTHER_DAEMON, Server, completed, default, exited, finished, phase, run, status, until_over,
 };
 
 fn rejected(answers: &[ReportAnswer]) -> Vec<Option<Code>> {
@@ -126,6 +126,25 @@ async fn a_daemon_cannot_speak_for_another() {
     let neighbour = server.daemon("d2", 1).await;
     let answers = neighbour.report(vec![finished(&lease, 1, completed(0))]).await;
     assert_eq!(rejected(&answers), [Some(Code::Forbidden)]);
+    // Whoever has the Runtime's token can say that it is `d1`: it does not become it.
+    let pretender = server.pretender("d1").await;
+    let both = vec![exited(&lease, 1, 0), finished(&lease, 2, completed(0))];
+    assert_eq!(rejected(&pretender.report(both).await), [Some(Code::Forbidden); 2]);
+    let renewed = pretender.renew(std::slice::from_ref(&lease.attempt)).await;
+    assert_eq!(renewed.orders.first().map(|order| order.order), Some(OrderKind::Abandon));
+    assert!(daemon.lease_within(Duration::ZERO).await.is_none(), "the Session of the true one goes on");
+    // Each of these refusals is written down, by code and not by report.
+    let (_, audit) = server.get("/v1/audit", ADMIN);
+    let audit: serde_json::Value = serde_json::from_str(&audit).expect("JSON");
+    let refused: Vec<_> = audit["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|entry| entry["path"].as_str().is_some_and(|path| path.ends_with("/reports")))
+        .map(|entry| [&entry["subject"], &entry["code"], &entry["run"], &entry["status"]])
+        .collect();
+    let expected = serde_json::json!(["daemon of bash", "forbidden", "a", 403]);
+    assert_eq!(serde_json::json!(refused), serde_json::json!([expected, expected]));
     // A token of another Runtime does not open the Session.
     let stranger = server.client(OTHER_DAEMON);
     let error = stranger.lease(&daemon.session, Duration::ZERO).await.expect_err("refused");
@@ -152,6 +171,11 @@ async fn a_second_session_of_a_daemon_ends_the_first() {
     let error = first.client.lease(&first.session, Duration::ZERO).await.expect_err("refused");
     assert_eq!(error.code(), Some(Code::SessionUnknown));
     assert!(second.lease_within(Duration::ZERO).await.is_none());
+    // One that only has the same name is another daemon.
+    let other = server.pretender("d1").await;
+    for daemon in [&second, &other] {
+        assert!(daemon.lease_within(Duration::ZERO).await.is_none());
+    }
     // No more slots wait than there are.
     let (one, two) = tokio::join!(
         second.client.lease(&second.session, Duration::from_millis(100)),

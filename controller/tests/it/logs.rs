@@ -10,12 +10,16 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use runtimed_api::log::{self, Body, LogEvent, Record, Stream};
-use runtimed_api::run::status::{AttemptResult, LogSummary};
+use runtimed_api::problem::Code;
+use runtimed_api::run::status::{AttemptEnd, AttemptResult, LogSummary};
+use runtimed_api::session::SecretText;
 use runtimed_client::controller::{LogOf, LogQuery};
 use runtimed_client::listen::{Listener, serve};
 use tokio::sync::watch;
 
-use crate::harness::{ALICE, DAEMON, Daemon, Server, completed, default, finished, run, until_over};
+use crate::harness::{
+    ALICE, DAEMON, Daemon, OTHER_DAEMON, Server, completed, default, finished, run, secret, until_over,
+};
 
 /// Two segments: `one\ntwo\n` with `err\n` between them, then `three\n`.
 fn segments() -> Vec<(Vec<u8>, u64)> {
@@ -131,6 +135,45 @@ async fn a_log_is_read_from_the_store_in_every_way() {
         !events.contains("id: 8") && events.ends_with("event: end\ndata: {\"closed\":true}\n\n"),
         "{events}"
     );
+}
+
+#[tokio::test]
+async fn what_a_daemon_left_of_a_log_is_taken_from_that_daemon_alone() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    let (whole, _) = segments().swap_remove(0);
+    let (shorter, own) = (whole[..24].to_vec(), secret("d1"));
+    let put = |token: &str, secret: &SecretText, bytes: &[u8]| {
+        let (client, secret, bytes) = (server.client(token), secret.clone(), bytes.to_vec());
+        let attempt = lease.attempt.clone();
+        async move {
+            let put = client.put_log(0, bytes.into(), LogOf::Left(&attempt, &secret)).await;
+            put.map_err(|error| error.code()).err()
+        }
+    };
+    // It died, and its next life finds what is left, before or after the lease has run out.
+    for _ in 0..2 {
+        assert_eq!(put(DAEMON, &own, &whole).await, None);
+        assert_eq!(put(DAEMON, &own, &shorter).await, None, "answered as kept");
+        let forged = shorter.iter().chain(&whole[24..]).chain(&whole[24..]).copied().collect::<Vec<u8>>();
+        assert_eq!(put(DAEMON, &secret("another daemon"), &forged).await, Some(Some(Code::Forbidden)));
+        assert_eq!(put(OTHER_DAEMON, &own, &forged).await, Some(Some(Code::StaleFence)));
+        assert_eq!(text(&server, "attempt=1").await, "one\nerr\ntwo\n");
+        // The second time it is answered, and changes nothing.
+        daemon.report(vec![finished(&lease, 1, AttemptResult::bare(AttemptEnd::Lost))]).await;
+        until_over(&alice, "a").await;
+    }
+    // A log that is known to be whole is closed to everybody.
+    alice.submit(&default(), &run("b", "")).await.expect("submitted");
+    let lease = daemon.lease().await;
+    let log = LogSummary { bytes: 4, records: 1, dropped: 0 };
+    daemon.report(vec![finished(&lease, 1, AttemptResult { log, ..completed(0) })]).await;
+    until_over(&alice, "b").await;
+    let late = daemon.client.put_log(0, whole.into(), LogOf::Left(&lease.attempt, &own)).await;
+    assert_eq!(late.expect_err("refused").code(), Some(Code::StaleFence));
 }
 
 /// The endpoint of a daemon that wants this read token: an event now, and another when it is told.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -22,12 +23,22 @@ use crate::run::step::Step;
 use crate::runtime::Runtime;
 use crate::trace::TraceContext;
 
+/// The characters of [`OpenSession::instance`], at least and at most.
+pub const INSTANCE_CHARS: RangeInclusive<usize> = 32..=128;
+
+/// The header in which a daemon shows [`OpenSession::instance`] outside of a Session.
+pub const INSTANCE: &str = "runtimed-instance";
+
 /// A daemon opens its Session: `POST /v1/sessions`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpenSession {
-    /// Who it is. A second Session of the same name ends the first.
+    /// Who it is. A second Session of the same name and the same [`Self::instance`] ends the first.
     pub daemon: DaemonName,
+    /// A secret of its own, of [`INSTANCE_CHARS`] characters: whoever has the Runtime's token can claim a name, so that what it
+    /// leases is kept for whoever shows this again. What a daemon without one leases is kept for its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<SecretText>,
     /// Whose Runs it leases; its token must be bound to it.
     pub runtime: RuntimeName,
     /// Runs at once.

@@ -34,6 +34,13 @@ pub(crate) struct Exchange {
     trace: Option<TraceContext>,
 }
 
+/// A header's value that is never shown.
+pub(crate) fn secret_header(text: &str) -> Result<HeaderValue, ClientError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| ClientError::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 impl Exchange {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, EndpointError> {
         let base = endpoint.parse()?;
@@ -90,9 +97,7 @@ impl Exchange {
         }
         let Some(token) = token.or(self.token.as_ref()) else { return Ok(request) };
         let bearer = Zeroizing::new(format!("Bearer {}", token.expose()));
-        let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| ClientError::Token)?;
-        bearer.set_sensitive(true);
-        Ok(request.header(AUTHORIZATION, bearer))
+        Ok(request.header(AUTHORIZATION, secret_header(&bearer)?))
     }
 
     /// Sends a request and waits for the head of a good answer.

@@ -212,7 +212,7 @@ pub(crate) async fn leftover(daemon: Arc<Daemon>, key: AttemptKey, spool: PathBu
 
 async fn send_left(daemon: &Daemon, key: &AttemptKey, segment: &Segment) -> Result<(), UploadError> {
     let bytes = read(segment.path.clone(), segment.stored).await?;
-    put_log(daemon, key, segment.offset, bytes, LogOf::Left(key)).await
+    put_log(daemon, key, segment.offset, bytes, LogOf::Left(key, daemon.state.instance())).await
 }
 
 /// The segments in a directory, as their names say.

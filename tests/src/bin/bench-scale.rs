@@ -205,6 +205,7 @@ async fn idle_daemon(
 ) -> anyhow::Result<()> {
     let open = OpenSession {
         daemon: format!("idle-{index}").parse()?,
+        instance: None,
         runtime: "test".parse()?,
         slots: 1,
         address: None,

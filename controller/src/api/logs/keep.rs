@@ -1,18 +1,21 @@
 //! `PUT /v1/logs/{offset}`: a segment of an attempt's log, sent while the attempt goes on. One that has grown since takes
-//! the place of what it was.
+//! the place of what it was; one that is shorter is an older state, and is answered as kept.
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
+use runtimed_api::digest::Digest;
 use runtimed_api::ids::AttemptKey;
 use runtimed_api::log;
 use runtimed_api::problem::{Code, Problem};
-use runtimed_api::run::status::AttemptEnd;
+use runtimed_api::run::status::{AttemptEnd, AttemptResult};
+use runtimed_api::session::INSTANCE;
 
 use super::super::answer::{Answer, Failure, invalid};
-use super::super::{App, Shared, body, read};
+use super::super::{App, Shared, body};
 use crate::auth::{bearer, unknown};
 use crate::core::{Blobs, RunKey};
+use crate::store::Key;
 
 /// The largest segment, in bytes: daemons begin another at 4 MiB.
 const MAX_SEGMENT: usize = 8 * 1024 * 1024;
@@ -45,19 +48,25 @@ pub(in crate::api) async fn put(
     Ok(StatusCode::CREATED)
 }
 
-/// What a daemon has left of an attempt that it lost, because it died: by its own token, for the lease's is nowhere any
-/// more. Only the log of an attempt of its own Runtime, and only while that is not known to be whole.
+/// What a daemon has left of an attempt that it lost, because it died: by its own token and its own secret, for the lease's
+/// token is nowhere any more. Only the log of the attempt that was handed to this very daemon, and only while that is not
+/// known to be whole.
 async fn late(app: &App, headers: &HeaderMap, key: &AttemptKey) -> Answer<Blobs> {
     let token = app.authority.daemon(headers).map_err(|_| Failure(unknown()))?;
-    let run = app.run(&RunKey { namespace: key.namespace.clone(), name: key.name.clone() }).await?;
-    let found = read::status(&run)?.attempts.iter().find(|attempt| attempt.number == key.attempt);
-    let same = run.metadata.uid.as_ref() == Some(&key.uid) && run.spec.runtime == token.runtime;
-    let open = found.filter(|attempt| same && attempt.fence == key.fence).is_some_and(|attempt| {
-        attempt.result.as_ref().is_none_or(|result| result.end == AttemptEnd::Lost || result.log.bytes == 0)
-    });
-    if open {
-        read::place(&run)
-    } else {
-        Err(Failure(Problem::new(Code::StaleFence, format!("the log of {key} is closed"))))
+    let closed = || Failure(Problem::new(Code::StaleFence, format!("the log of {key} is closed")));
+    let run = Key::run(&RunKey { namespace: key.namespace.clone(), name: key.name.clone() });
+    let stored = app.store.get(run).await?.ok_or_else(closed)?;
+    let record = stored.object.run().filter(|record| record.uid == key.uid).ok_or_else(closed)?;
+    let mut attempts = record.status.attempts.iter();
+    let of_fence = attempts.find(|attempt| attempt.number == key.attempt && attempt.fence == key.fence);
+    let attempt = of_fence.filter(|_| *record.runtime() == token.runtime).ok_or_else(closed)?;
+    let shown = headers.get(INSTANCE).map(|secret| Digest::of(secret.as_bytes()));
+    if shown.is_none() || record.hold(attempt).instance != shown {
+        return Err(Failure(Problem::new(Code::Forbidden, format!("{key} was handed to another daemon"))));
     }
+    let whole = |result: &AttemptResult| result.end != AttemptEnd::Lost && result.log.bytes > 0;
+    if attempt.result.as_ref().is_some_and(whole) {
+        return Err(closed());
+    }
+    Ok(Blobs::Run(record.uid.clone()))
 }

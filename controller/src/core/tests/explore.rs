@@ -21,12 +21,14 @@ const MARGIN: u8 = 1;
 /// An age at which nothing depends on how old something is.
 const OLD: u8 = HANDED_OUT + 1;
 
-/// What a daemon does when a lease arrives.
+/// What a daemon does when a lease arrives, and a controller when it starts again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// It knows when the lease was given, and counts from there.
+    /// The daemon knows when the lease was given, and counts from there; the controller counts from its start.
     Aged,
-    /// It counts from the arrival, as if no answer were ever late: the mistake that the model has to find.
+    /// The controller takes what it finds for run out: a mistake that the model has to find.
+    Hasty,
+    /// The daemon counts from the arrival, as if no answer were ever late: another.
     Blind,
 }
 
@@ -152,7 +154,7 @@ fn event(record: &Record, put: Put) -> Option<Event> {
     })
 }
 
-fn name(index: usize) -> DaemonName {
+fn name(index: usize) -> Identity {
     daemon(["d1", "d2"][index])
 }
 
@@ -189,6 +191,11 @@ impl World {
             next.extend(self.decided(book, Put::Expire));
         }
         next.extend(self.decided(book, Put::Cancel));
+        if self.until.is_some() {
+            // The controller was killed and started again: it knows of no renewal, and counts anew.
+            let until = Some(if rule == Rule::Hasty { 0 } else { HANDED_OUT });
+            next.push(Self { until, ..self });
+        }
         for (fence, said) in (1..).zip(self.said) {
             if said.exited {
                 next.extend(self.decided(book, Put::Exited(fence, said)));
@@ -223,7 +230,7 @@ impl World {
         };
         if let (Some(lease), None) = (was.lease, was.open) {
             let left = match rule {
-                Rule::Aged => HANDED_OUT.saturating_sub(lease.age).saturating_sub(MARGIN),
+                Rule::Aged | Rule::Hasty => HANDED_OUT.saturating_sub(lease.age).saturating_sub(MARGIN),
                 Rule::Blind => HANDED_OUT - MARGIN,
             };
             // Its age does not matter any more.
@@ -320,7 +327,7 @@ fn explore(rule: Rule) -> Explored {
     while let Some((number, world)) = pending.pop_front() {
         if world.running() > 1 {
             both_run.get_or_insert(world);
-            if rule == Rule::Blind {
+            if rule != Rule::Aged {
                 break;
             }
         }
@@ -363,4 +370,9 @@ fn at_most_one_daemon_runs_a_command_and_every_run_can_end() {
 #[test]
 fn a_late_lease_that_is_taken_for_a_fresh_one_is_found() {
     assert!(explore(Rule::Blind).both_run.is_some());
+}
+
+#[test]
+fn a_controller_that_starts_and_expires_at_once_is_found() {
+    assert!(explore(Rule::Hasty).both_run.is_some());
 }

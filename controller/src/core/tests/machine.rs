@@ -182,6 +182,14 @@ fn another_daemon_or_run_or_attempt_is_refused() {
     };
     assert_eq!(code("d1", |_| {}), Ok(true));
     assert_eq!(code("d2", |_| {}), Err(Code::Forbidden));
+    for instance in [None, Some(Digest::of(b"another"))] {
+        let event = Event::Report { daemon: Identity { instance, ..daemon("d1") }, report: report.clone() };
+        assert_eq!(
+            decide(&running, &event, at(2)).expect_err("refused").code,
+            Code::Forbidden,
+            "{instance:?}"
+        );
+    }
     assert_eq!(code("d1", |key| key.uid = "other".parse().expect("a uid")), Err(Code::NotFound));
     assert_eq!(code("d1", |key| key.fence = Fence(0)), Err(Code::StaleFence));
     assert_eq!(code("d1", |key| key.fence = Fence(2)), Err(Code::StaleFence));
@@ -280,4 +288,19 @@ fn a_status_stays_within_its_bound() {
     assert_eq!(last.outputs.len(), 64, "the newest attempt keeps its outputs");
     let first = record.status.attempts[0].result.as_ref().expect("a result");
     assert!(first.warnings.iter().any(|warning| warning.contains("left out")));
+}
+
+/// What a daemon without a secret was given is held to its name, whoever says it.
+#[test]
+fn what_was_handed_to_a_name_is_held_to_the_name() {
+    let plain = Identity { instance: None, ..daemon("d1") };
+    let event = Event::HandOut { daemon: plain, patches: Vec::new() };
+    let running = next(&submitted(None), &event, 1);
+    assert!(running.private.instances.is_empty());
+    let Event::Report { report, .. } = said(&running, 1, finished(AttemptEnd::Fault, None)) else {
+        panic!("a report")
+    };
+    let event = |name: &str| Event::Report { daemon: daemon(name), report: report.clone() };
+    assert_eq!(decide(&running, &event("d2"), at(2)).expect_err("refused").code, Code::Forbidden);
+    assert!(decide(&running, &event("d1"), at(2)).expect("his").record.is_some());
 }

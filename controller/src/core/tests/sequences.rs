@@ -54,7 +54,7 @@ fn aim(record: &Record, step: &Step) -> Event {
         Step::Report { attempt_back, sequence, daemon: own, exited, end, code } => {
             let attempts = &record.status.attempts;
             let attempt = attempts.iter().rev().nth(*attempt_back);
-            let of = attempt.map_or_else(|| daemon("d1"), |attempt| attempt.daemon.clone());
+            let of = attempt.map_or_else(|| daemon("d1"), |attempt| daemon(attempt.daemon.as_str()));
             let verdict = Verdict::Exited(*code);
             let event = if *exited {
                 ReportEvent::Exited(outcome(verdict))

@@ -20,6 +20,7 @@ impl State {
     pub(in crate::engine) fn conclude(&mut self, done: Done) {
         match done {
             Done::Wrote { key, then, result } => {
+                self.index.expect_no_more(&key);
                 let waiting = self.busy.remove(&key).unwrap_or_default();
                 self.wrote(&key, then, result);
                 self.go_on(key, waiting);

@@ -9,7 +9,7 @@ use runtimed_api::digest::Digest;
 use runtimed_api::ids::{AttemptKey, RunName, SessionId};
 use runtimed_api::manifest::Manifest;
 use runtimed_api::session::{
-    Lease, LeaseRequest, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session,
+    INSTANCE, Lease, LeaseRequest, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 use super::Controller;
 use crate::download::Download;
 use crate::error::ClientError;
-use crate::exchange::{PATIENCE, read_json};
+use crate::exchange::{PATIENCE, read_json, secret_header};
 
 /// The longest silence within a blob that comes.
 const STALL: Duration = Duration::from_secs(60);
@@ -40,8 +40,8 @@ pub enum Blob {
 pub enum LogOf<'a> {
     /// Of the attempt with this lease.
     Lease(&'a SecretText),
-    /// Of an attempt that an earlier life of this daemon left.
-    Left(&'a AttemptKey),
+    /// Of an attempt that an earlier life of this daemon left, and the daemon's own secret.
+    Left(&'a AttemptKey, &'a SecretText),
 }
 
 impl Controller {
@@ -128,26 +128,30 @@ impl Controller {
     }
 
     /// `PUT /v1/logs/{offset}`: a segment of an attempt's log, in the place of one that began there. With the token of the
-    /// attempt's lease; after the daemon's restart with its own, for the attempt that it left.
+    /// attempt's lease; after the daemon's restart with its own, for the attempt that it left. One that is shorter than what is
+    /// there changes nothing.
     ///
     /// # Errors
-    /// Among others `StaleFence` when the attempt is another's by now.
+    /// Among others `StaleFence` when the attempt is another's by now, and `Forbidden` when it always was.
     pub async fn put_log(&self, offset: u64, segment: Bytes, of: LogOf<'_>) -> Result<(), ClientError> {
         let mut url = self.exchange.url(["v1", "logs", &offset.to_string()]);
-        let token = match of {
-            LogOf::Lease(token) => Some(token),
-            LogOf::Left(attempt) => {
+        let (token, instance) = match of {
+            LogOf::Lease(token) => (Some(token), None),
+            LogOf::Left(attempt, instance) => {
                 url.query_pairs_mut()
                     .append_pair("namespace", attempt.namespace.as_str())
                     .append_pair("name", attempt.name.as_str())
                     .append_pair("uid", attempt.uid.as_str())
                     .append_pair("attempt", &attempt.attempt.0.to_string())
                     .append_pair("fence", &attempt.fence.0.to_string());
-                None
+                (None, Some(instance))
             }
         };
         let patience = upload_patience(segment.len() as u64);
-        let request = self.exchange.request(Method::PUT, url, token)?.body(segment);
+        let mut request = self.exchange.request(Method::PUT, url, token)?.body(segment);
+        if let Some(instance) = instance {
+            request = request.header(INSTANCE, secret_header(instance.expose())?);
+        }
         self.exchange.send(request, patience).await.map(drop)
     }
 
