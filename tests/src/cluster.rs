@@ -47,6 +47,8 @@ pub struct Options {
     pub keys: Option<String>,
     /// The words of a store that daemons and controller share.
     pub store: Option<String>,
+    /// The controller alone has that store.
+    pub through_controller: bool,
 }
 
 impl Default for Options {
@@ -62,6 +64,7 @@ impl Default for Options {
             state: None,
             keys: None,
             store: None,
+            through_controller: false,
         }
     }
 }

@@ -27,7 +27,10 @@ pub(super) async fn put(
     let run = attempt(&app, &headers).await?;
     let place = Blobs::Run(run.uid.clone());
     body::to_its_end(async move {
-        let size = app.blobs.put(&place.place(), &digest, MAX_BLOB, body::pieces(body)).await?;
+        let place = place.place();
+        let size = app.blobs.put(&place, &digest, MAX_BLOB, body::pieces(body)).await?;
+        // A try before this one may have left parts: its daemon, or the controller of then, did not live to its end.
+        app.blobs.sweep_blob(&place, &digest, size).await;
         app.metrics.kept(size);
         Ok(StatusCode::CREATED)
     })

@@ -53,7 +53,7 @@ pub(crate) fn own(config: &Config) -> Vec<(&'static str, PathBuf)> {
             endpoint: _,
             ca_file: _,
         }) => ("store.credentials_dir", credentials_dir.as_ref()),
-        Some(StoreConfig::Gcs { service_account_file, bucket: _, prefix: _, ca_file: _ }) => {
+        Some(StoreConfig::Gcs { service_account_file, bucket: _, prefix: _, endpoint: _, ca_file: _ }) => {
             ("store.service_account_file", service_account_file.as_ref())
         }
         Some(StoreConfig::Azure {

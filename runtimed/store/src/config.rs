@@ -55,6 +55,9 @@ pub enum StoreConfig {
         /// Below this in the bucket.
         #[serde(default)]
         prefix: String,
+        /// `https://…` of a private way to it, or `http://` on loopback; Google's own without it, whatever the key says.
+        #[serde(default)]
+        endpoint: Option<String>,
         /// Certificate authorities instead of the system's.
         ca_file: Option<PathBuf>,
         /// The key of a service account, JSON. Without it the identity of the pod.
@@ -119,10 +122,11 @@ impl StoreConfig {
                 bucket_of_s3 = Some(Bucket { s3: Arc::clone(&s3), client });
                 (Arc::clone(&s3) as _, s3, prefix)
             }
-            Self::Gcs { bucket, prefix, ca_file, service_account_file } => {
-                let url = "https://storage.googleapis.com";
+            Self::Gcs { bucket, prefix, endpoint, ca_file, service_account_file } => {
+                let url = endpoint.as_deref().unwrap_or("https://storage.googleapis.com");
                 let mut builder = GoogleCloudStorageBuilder::new()
                     .with_bucket_name(bucket)
+                    .with_base_url(url.trim_end_matches('/'))
                     .with_retry(retry())
                     .with_http_connector(connector(url, ca_file.as_ref()).map_err(failed)?);
                 if let Some(file) = service_account_file {

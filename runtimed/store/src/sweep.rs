@@ -14,7 +14,9 @@ use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer as _};
 use reqwest::{Client, Method};
+use runtimed_api::digest::Digest;
 
+use super::upload::PART;
 use super::{BlobStore, Place};
 
 /// How long the signature of a listing is good for.
@@ -65,6 +67,14 @@ impl BlobStore {
     pub async fn sweep_uploaded(&self) -> Result<usize, SweepError> {
         let [patches, trees] = ["patches", "trees"].map(|kind| Place(Path::from(kind)));
         Ok(self.sweep(&patches).await? + self.sweep(&trees).await?)
+    }
+
+    /// Aborts what else was begun of a blob of so many bytes that is kept now, and says so in the log alone. Nobody may be sending
+    /// it meanwhile whose answer matters.
+    pub async fn sweep_blob(&self, place: &Place, digest: &Digest, size: u64) {
+        if size > PART as u64 {
+            self.sweep_file(&self.blob(place, digest)).await;
+        }
     }
 
     /// Aborts what else was begun of a file that is kept now: the answer that had its id may have been lost.

@@ -135,6 +135,7 @@ fn each_kind_is_read_and_built_from_files() {
         format!("kind = \"s3\"\nbucket = \"b\"\nprefix = \"a/b\"\ncredentials_dir = \"{here}\""),
         "kind = \"s3\"\nbucket = \"b\"\nendpoint = \"http://127.0.0.1:9\"".to_owned(),
         "kind = \"gcs\"\nbucket = \"b\"".to_owned(),
+        "kind = \"gcs\"\nbucket = \"b\"\nendpoint = \"https://storage-x.p.googleapis.com/\"".to_owned(),
         format!("kind = \"azure\"\naccount = \"a\"\ncontainer = \"c\"\naccess_key_file = \"{azure}\""),
     ] {
         assert!(open(&good).is_ok(), "{good}: {:?}", open(&good));
@@ -145,6 +146,7 @@ fn each_kind_is_read_and_built_from_files() {
         ("kind = \"s3\"\nbucket = \"b\"\nbukket = \"b\"".to_owned(), "bukket"),
         ("kind = \"s3\"\nbucket = \"b\"\nendpoint = \"http://10.0.0.1\"".to_owned(), "https"),
         ("kind = \"s3\"\nbucket = \"b\"\ncredentials_dir = \"/nowhere\"".to_owned(), "/nowhere"),
+        ("kind = \"gcs\"\nbucket = \"b\"\nendpoint = \"http://10.0.0.1\"".to_owned(), "https"),
         (format!("kind = \"gcs\"\nbucket = \"b\"\nservice_account_file = \"{azure}\""), "gs://b"),
     ] {
         let error = open(&bad).expect_err("refused");

@@ -67,7 +67,7 @@ impl Cluster {
             "ceiling": { "network": "Full", "watch": true, "localPaths": ["/"] },
         }));
         let mut config: Table = self.options.runtime_toml.parse().expect("TOML");
-        if let Some(store) = &self.options.store {
+        if let Some(store) = self.options.store.as_ref().filter(|_| !self.options.through_controller) {
             config.insert("store".to_owned(), store.parse::<Table>().expect("TOML").into());
         }
         for (key, value) in ours {

@@ -1,16 +1,20 @@
 //! Stores other than the controller's own directory, and what a bad network does to what goes there.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::TryStreamExt as _;
 use runtimed_api::digest::Digest;
 use runtimed_api::run::status::Phase;
-use runtimed_store::{Begun, BlobStore, Place, StoreConfig};
+use runtimed_store::{Begun, BlobError, BlobStore, Place, StoreConfig};
 use runtimed_tests::azure::{ACCOUNT, Azure, CONTAINER, KEY};
 use runtimed_tests::broken_network::{Fault, FaultProxy};
 use runtimed_tests::cluster::{Cluster, Options, UNPRIVILEGED, namespace, phase, result};
+use runtimed_tests::process::command;
 use runtimed_tests::runs::shell;
 use runtimed_tests::s3::{BUCKET, S3};
 use runtimed_tests::wait::eventually;
@@ -58,6 +62,32 @@ async fn a_daemon_writes_to_s3_and_its_controller_serves_from_there() {
     assert!(keys.iter().all(|key| key.starts_with("pods/one/runs/")), "{keys:?}");
     cluster.client.delete(&namespace(), &name).await.expect("deleted");
     eventually("the results go with the Run", async || s3.keys().is_empty()).await;
+}
+
+/// A controller that keeps results in S3 for its daemons: what an earlier try left of a large file goes when it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_keeps_results_in_s3_and_leaves_no_parts() {
+    let (s3, credentials) = (S3::start(), credentials());
+    let store = Some(s3_config(s3.address(), &credentials));
+    let options = Options { store, through_controller: true, ..Options::default() };
+    let mut cluster = Cluster::start(options).await;
+    let line = "head -c 20000000 /dev/zero > $RUNTIMED_ARTIFACTS_DIR/zeros; echo up; sleep 60";
+    let name = cluster.submit(shell("large", line, ""), &[]).await;
+    cluster.until_printed(&name).await;
+    // As a controller leaves it that is killed in the middle: begun, and its id known to nobody.
+    let digest = Digest::of(&vec![0; 20_000_000]);
+    let uid = cluster.client.get(&namespace(), &name).await.expect("a Run").metadata.uid.expect("a uid");
+    let begun = s3.ask("POST", &format!("/{BUCKET}/pods/one/runs/{uid}/{}?uploads", digest.hex()));
+    assert!(begun.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
+    assert_eq!(s3.unfinished(), 1);
+    cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Cancelled);
+    assert!(result(&run).uploads_incomplete.is_empty(), "{:?}", result(&run).uploads_incomplete);
+    assert_eq!(s3.unfinished(), 0);
+    let zeros = cluster.client.artifact(&namespace(), &name, "zeros").await.expect("an artifact");
+    assert!(zeros.bytes().await.expect("its bytes") == vec![0; 20_000_000], "other bytes");
+    assert!(cluster.drain().is_empty());
 }
 
 /// The same with a directory that both have.
@@ -217,4 +247,113 @@ async fn azure_keeps_what_an_upload_brought_that_broke() {
     store.remove(&place).await.expect("removed");
     assert!(store.size(&place, &digest).await.is_err(), "it is gone");
     assert!(store.runs().await.expect("listed").is_empty());
+}
+
+/// The key of a service account, made anew, and the file of its public half.
+fn service_account(dir: &Path) -> (PathBuf, PathBuf) {
+    let (private, public) = (dir.join("private.pem"), dir.join("public.pem"));
+    let openssl = |arguments: &[&str], out: &Path| {
+        let status =
+            command("openssl").args(arguments).arg("-out").arg(out).output().expect("openssl").status;
+        assert!(status.success(), "{arguments:?}");
+    };
+    openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], &private);
+    let from = private.display().to_string();
+    openssl(&["pkey", "-pubout", "-in", &from], &public);
+    let key = serde_json::json!({
+        "type": "service_account",
+        "private_key": fs::read_to_string(&private).expect("read"),
+        "private_key_id": "key-1",
+        "client_email": "daemon@project.iam.example",
+        // The configuration says where the store is, and not the key.
+        "gcs_base_url": "http://192.0.2.1:1",
+    });
+    let file = dir.join("key.json");
+    fs::write(&file, key.to_string()).expect("written");
+    (file, public)
+}
+
+fn gcs(at: SocketAddr, key: &Path) -> BlobStore {
+    let (kind, key) = ("kind = \"gcs\"\nprefix = \"pods/one\"", key.display());
+    let text = format!(
+        "{kind}\nbucket = \"{BUCKET}\"\nendpoint = \"http://{at}\"\nservice_account_file = \"{key}\""
+    );
+    toml::from_str::<StoreConfig>(&text).expect("a configuration").open().expect("a store")
+}
+
+/// What leaves for GCS, seen by a listener that answers nothing of use: where it goes, and who it says it is. It is no server
+/// of GCS.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_gcs_has_the_configured_place_and_a_token_signed_by_the_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (key, public) = service_account(dir.path());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let store = gcs(listener.local_addr().expect("its address"), &key);
+    let seen = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut stream, &mut byte).expect("a request");
+            head.push(byte[0]);
+        }
+        let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        std::io::Write::write_all(&mut stream, answer).expect("answered");
+        String::from_utf8(head).expect("text")
+    });
+    let digest = Digest::of(b"x");
+    let place = Place::of_run(&"u1".parse().expect("a uid"));
+    assert!(matches!(store.size(&place, &digest).await, Err(BlobError::Missing)));
+    let head = seen.join().expect("a request came");
+    // The name of an object is one segment there.
+    let line = format!("HEAD /{BUCKET}/pods%2Fone%2Fruns%2Fu1%2F{} HTTP/1.1", digest.hex());
+    assert_eq!(head.lines().next(), Some(line.as_str()));
+    let token = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).expect("a token");
+    let (signed, signature) = token.rsplit_once('.').expect("a signed token");
+    let claims = URL_SAFE_NO_PAD.decode(signed.split('.').nth(1).expect("claims")).expect("base64");
+    let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
+    assert_eq!(claims["iss"], "daemon@project.iam.example");
+    fs::write(dir.path().join("signed"), signed).expect("written");
+    fs::write(dir.path().join("signature"), URL_SAFE_NO_PAD.decode(signature).expect("base64"))
+        .expect("written");
+    let mut verify = command("openssl");
+    verify
+        .args(["dgst", "-sha256", "-verify"])
+        .arg(public)
+        .arg("-signature")
+        .arg(dir.path().join("signature"));
+    let verified = verify.arg(dir.path().join("signed")).output().expect("openssl runs");
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+/// The protocol of GCS that is used here, its XML API, is the one that it shares with S3, so that a server of S3 answers it, apart
+/// from who asks: objects, lists, and uploads in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_gcs_is_what_a_server_of_s3_answers() {
+    let s3 = S3::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (key, _) = service_account(dir.path());
+    let place = Place::of_run(&"u1".parse().expect("a uid"));
+    let bytes: Vec<u8> = (0..30_000_000_u32).map(|i| u8::try_from(i % 251).expect("small")).collect();
+    let file = dir.path().join("large");
+    fs::write(&file, &bytes).expect("written");
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+    let away = FaultProxy::start(s3.address(), &[Fault::CutRequest(12_500_000); 4], Fault::Error500);
+    let mut begun = Begun::default();
+    let broken = gcs(away.address(), &key).put_file(&place, &digest, size, &file, &mut begun).await;
+    assert!(broken.is_err(), "{:?}", away.done());
+    let store = gcs(s3.address(), &key);
+    store.put_file(&place, &digest, size, &file, &mut begun).await.expect("kept");
+    assert!(
+        store.read(&place, &digest, u64::MAX).await.expect("there") == bytes,
+        "other bytes than were sent"
+    );
+    assert_eq!(s3.keys(), [format!("pods/one/runs/u1/{}", digest.hex())]);
+    let small = Digest::of(b"small");
+    let body = futures_util::stream::iter([Ok::<_, String>(bytes::Bytes::from_static(b"small"))]);
+    store.put(&place, &small, 5, body).await.expect("kept");
+    assert_eq!(&store.read(&place, &small, 5).await.expect("there")[..], b"small");
+    assert_eq!(store.runs().await.expect("listed"), ["u1".parse().expect("a uid")]);
+    store.remove(&place).await.expect("removed");
+    assert!(s3.keys().is_empty());
 }
