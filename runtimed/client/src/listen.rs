@@ -27,6 +27,8 @@ pub const MAX_CONNECTIONS: usize = 1024;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take for the head of a request, and how long a connection may idle before one.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of the head of a request. Each connection may make a server hold so many, before anything is known of its peer.
+pub const MAX_HEAD: usize = 64 * 1024;
 /// How long a peer may take nothing of what is sent to it.
 pub const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests may go on after the shutdown began.

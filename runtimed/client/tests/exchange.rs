@@ -20,8 +20,10 @@ use runtimed_api::run::Run;
 use runtimed_api::run::status::Phase;
 use runtimed_api::session::{SecretText, Submission};
 use runtimed_client::controller::{Blob, Controller, ListQuery, LogQuery};
-use runtimed_client::listen::{ListenError, Listener, serve};
+use runtimed_client::listen::{HEADER_TIMEOUT, ListenError, Listener, MAX_HEAD, serve};
 use runtimed_client::{ClientError, Endpoint};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 
 fn run() -> Run {
@@ -44,6 +46,39 @@ fn start(router: Router) -> Controller {
     let url = listener.url();
     tokio::spawn(serve(listener, router, future::pending()));
     Controller::new(&Endpoint::new(url)).expect("a client")
+}
+
+/// What a server says to these bytes, until it closes the connection.
+async fn said_to(bytes: &[u8]) -> String {
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), None).expect("bound");
+    let address = listener.local_addr();
+    let server = tokio::spawn(serve(listener, Router::new(), future::pending()));
+    let (mut from, mut to) = TcpStream::connect(address).await.expect("connected").into_split();
+    // It may close before it has taken all.
+    let (_sent, answer) = tokio::join!(to.write_all(bytes), async {
+        let mut answer = Vec::new();
+        let _reset = from.read_to_end(&mut answer).await;
+        answer
+    });
+    server.abort();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_head_is_bounded_in_bytes_and_in_number() {
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD));
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: x\r\n".repeat(200));
+    for head in [long, many] {
+        let answer = said_to(head.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_is_not_waited_for() {
+    let began = std::time::Instant::now();
+    assert_eq!(said_to(b"GET / HTTP/1.1\r\nHost").await, "");
+    assert!(began.elapsed() >= HEADER_TIMEOUT, "{:?}", began.elapsed());
 }
 
 fn event(text: &str, next: u64) -> LogEvent {

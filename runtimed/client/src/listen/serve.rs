@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::guard::Guarded;
-use super::{DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Listener, TAKE_TIMEOUT};
+use super::{DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Listener, MAX_HEAD, TAKE_TIMEOUT};
 
 /// The wait after an accept that failed for want of descriptors or memory: it fails again at once otherwise.
 const EXHAUSTED: Duration = Duration::from_millis(200);
@@ -113,6 +113,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(connection).await {
         debug!(%error, "a connection ended with an error");

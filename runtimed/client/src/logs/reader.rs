@@ -172,6 +172,10 @@ impl<S: Source> Reader<S> {
     fn show(&mut self, chunk: &Chunk, out: &mut Vec<u8>) -> io::Result<()> {
         let attempt = self.source.attempt();
         let mut offset = chunk.offset;
+        if self.left.is_some() && offset > self.from {
+            // What comes after it would stand in its place: a range has no way to say so but to break off.
+            return Err(io::Error::other("bytes of the range are missing"));
+        }
         for record in records(&chunk.bytes) {
             let record = record?;
             let body = match record.body {

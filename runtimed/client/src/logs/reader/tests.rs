@@ -151,3 +151,38 @@ fn a_body_may_be_asked_once_more_after_its_end() {
         assert!(body.next().await.is_none());
     });
 }
+
+/// Nothing is shown in the place of what is missing: a range breaks off before it.
+#[test]
+fn a_range_with_a_hole_in_it_breaks_off() {
+    let written = ["ab", "cd", "ef"].map(|text| (Stream::Stdout, text.to_owned()));
+    for (missing, range, expected) in [
+        (0, "bytes=0-5", ""),
+        (1, "bytes=0-5", "ab"),
+        (1, "bytes=3-5", ""),
+        (1, "bytes=4-5", "ef"),
+        (1, "bytes=0-1", "ab"),
+    ] {
+        let mut source = memory(&written, 1);
+        source.parts.remove(missing);
+        let range = Some(range.to_owned());
+        let asked = Asked { query: LogQuery::default(), events: false, range: range.clone() };
+        let (seen, broken) = now(async {
+            let mut body = answer(asked, source).await.expect("an answer").into_body().into_data_stream();
+            let mut seen = Vec::new();
+            loop {
+                match body.next().await {
+                    Some(Ok(piece)) => seen.extend_from_slice(&piece),
+                    Some(Err(_)) => break (seen, true),
+                    None => break (seen, false),
+                }
+            }
+        });
+        assert_eq!(String::from_utf8_lossy(&seen), expected, "{range:?} without {missing}");
+        assert_eq!(
+            broken,
+            expected.len() < 2 || range.as_deref() == Some("bytes=0-5"),
+            "{range:?} without {missing}"
+        );
+    }
+}
