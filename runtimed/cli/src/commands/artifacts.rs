@@ -155,7 +155,7 @@ fn no_links(dir: &Path, relative: &Path) -> Result<(), Failure> {
             return Err(Failure::usage(format!(
                 "{shown} is a symbolic link, which would lead the file elsewhere"
             ))
-            .hint("give -o an empty directory"));
+            .hint("give --dir an empty directory"));
         }
     }
     Ok(())
