@@ -103,53 +103,43 @@ fn options(args: &Args, daemons: usize) -> Options {
 }
 
 async fn stored_runs(args: &Args, stored: &[u32], runs: u32) {
-    let mut cluster = Cluster::start(options(args, 1)).await;
-    cluster.until_ready(0).await;
-    // `seed-0` is what the store is filled with.
-    let _warm = measure(&cluster, "seed", 20, 1).await;
-    let mut there = 0;
-    let mut first = None;
+    let mut levels = Vec::new();
     for wanted in stored {
-        let begun = Instant::now();
-        let from = there;
-        cluster.edit_controller(|database| fill(database, from, *wanted).expect("the store is filled"));
-        let filled = begun.elapsed();
-        there = *wanted;
-        cluster.run(run(&format!("warm-{wanted}"))).await;
-        let one = measure(&cluster, &format!("one-{wanted}"), runs, 1).await;
-        let eight = measure(&cluster, &format!("eight-{wanted}"), runs, 8).await;
-        let compared = compare(&mut first, &one, &eight);
-        println!("{wanted:>6} stored: {compared}; filled and started again in {filled:.1?}");
+        let mut cluster = Cluster::start(options(args, 1)).await;
+        cluster.until_ready(0).await;
+        // `seed-0` is what the store is filled with.
+        measure(&cluster, "seed", 20, 1, &mut Figures::default()).await;
+        cluster.edit_controller(|database| fill(database, *wanted).expect("the store is filled"));
+        levels.push(Level::new(format!("{wanted:>6} stored"), cluster));
     }
+    in_turns(levels, runs).await;
 }
 
 /// Copies the finished Run `seed-0` under names and uids of its own, until there are so many.
-fn fill(database: &rusqlite::Connection, from: u32, to: u32) -> rusqlite::Result<()> {
+fn fill(database: &rusqlite::Connection, count: u32) -> rusqlite::Result<()> {
     database.execute(
-        "WITH RECURSIVE number (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2),
+        "WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?1),
               seed AS (SELECT * FROM object WHERE kind = 'run' AND name = 'seed-0')
          INSERT INTO object (kind, namespace, name, version, uid, phase, body)
          SELECT kind, namespace, 'copy-' || n, version, substr(uid, 1, 24) || printf('%012x', n), phase,
                 CAST(replace(replace(CAST(body AS TEXT), '\"seed-0\"', '\"copy-' || n || '\"'),
                              uid, substr(uid, 1, 24) || printf('%012x', n)) AS BLOB)
          FROM seed, number",
-        [from, to],
+        [count],
     )?;
     Ok(())
 }
 
 async fn daemons_and_runs(args: &Args, daemons: &[usize], runs: u32) {
-    let mut first = None;
+    let mut levels = Vec::new();
     for count in daemons {
         let cluster = Cluster::start(options(args, *count)).await;
         for index in 0..*count {
             cluster.until_ready(index).await;
         }
-        measure(&cluster, "warm", 20, 1).await;
-        let one = measure(&cluster, "one", runs, 1).await;
-        let eight = measure(&cluster, "eight", runs, 8).await;
-        println!("{count:>3} daemons: {}", compare(&mut first, &one, &eight));
+        levels.push(Level::new(format!("{count:>3} daemons"), cluster));
     }
+    in_turns(levels, runs).await;
 }
 
 async fn idle(args: &Args, daemons: &[usize], leases: u32) -> anyhow::Result<()> {
@@ -278,13 +268,59 @@ fn run(name: &str) -> Run {
     ))
 }
 
-struct Figures {
-    p50: Duration,
-    p99: Duration,
-    rate: f64,
+/// Rounds in which the levels take turns: what else goes on in a machine changes from minute to minute, and meets all alike.
+const ROUNDS: u32 = 10;
+
+/// One cluster of those that are compared.
+struct Level {
+    label: String,
+    cluster: Cluster,
+    one: Figures,
+    eight: Figures,
 }
 
-async fn measure(cluster: &Cluster, name: &str, count: u32, in_flight: usize) -> Figures {
+impl Level {
+    fn new(label: String, cluster: Cluster) -> Self {
+        Self { label, cluster, one: Figures::default(), eight: Figures::default() }
+    }
+}
+
+/// Measures the levels in turns, with one and with eight in flight, and prints each beside the first.
+async fn in_turns(mut levels: Vec<Level>, runs: u32) {
+    for level in &levels {
+        measure(&level.cluster, "warm", 20, 1, &mut Figures::default()).await;
+    }
+    for round in 0..ROUNDS {
+        for level in &mut levels {
+            measure(&level.cluster, &format!("one-{round}"), runs / ROUNDS, 1, &mut level.one).await;
+            measure(&level.cluster, &format!("eight-{round}"), runs / ROUNDS, 8, &mut level.eight).await;
+        }
+    }
+    let mut first = None;
+    for Level { label, one, eight, .. } in &mut levels {
+        let p50 = (percentile(&mut one.took, 50), percentile(&mut eight.took, 50));
+        let base = *first.get_or_insert(p50);
+        println!(
+            "{label}: 1 in flight p50 {} p99 {} ({:.2} × the first); 8 in flight p50 {} p99 {} ({:.2} ×), {:.0}/s",
+            millis(p50.0),
+            millis(percentile(&mut one.took, 99)),
+            ratio(p50.0, base.0),
+            millis(p50.1),
+            millis(percentile(&mut eight.took, 99)),
+            ratio(p50.1, base.1),
+            eight.took.len() as f64 / eight.all.as_secs_f64(),
+        );
+    }
+}
+
+/// How long Runs took, each and all together.
+#[derive(Default)]
+struct Figures {
+    took: Vec<Duration>,
+    all: Duration,
+}
+
+async fn measure(cluster: &Cluster, name: &str, count: u32, in_flight: usize, figures: &mut Figures) {
     let begun = Instant::now();
     let one = async |index: u32| {
         let begun = Instant::now();
@@ -292,24 +328,9 @@ async fn measure(cluster: &Cluster, name: &str, count: u32, in_flight: usize) ->
         assert_eq!(phase(&over), Phase::Succeeded, "{:?}", over.status);
         begun.elapsed()
     };
-    let mut took: Vec<_> = stream::iter(0..count).map(one).buffer_unordered(in_flight).collect().await;
-    let rate = f64::from(count) / begun.elapsed().as_secs_f64();
-    Figures { p50: percentile(&mut took, 50), p99: percentile(&mut took, 99), rate }
-}
-
-/// The figures with one and with eight in flight, beside the first of their kind.
-fn compare(first: &mut Option<(Duration, Duration)>, one: &Figures, eight: &Figures) -> String {
-    let (base_one, base_eight) = *first.get_or_insert((one.p50, eight.p50));
-    format!(
-        "1 in flight p50 {} p99 {} ({:.2} × the first); 8 in flight p50 {} p99 {} ({:.2} ×), {:.0}/s",
-        millis(one.p50),
-        millis(one.p99),
-        ratio(one.p50, base_one),
-        millis(eight.p50),
-        millis(eight.p99),
-        ratio(eight.p50, base_eight),
-        eight.rate,
-    )
+    let took: Vec<_> = stream::iter(0..count).map(one).buffer_unordered(in_flight).collect().await;
+    figures.all += begun.elapsed();
+    figures.took.extend(took);
 }
 
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {
