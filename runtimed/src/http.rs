@@ -17,6 +17,7 @@ use runtimed_client::logs::compression;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Daemon;
+use crate::slot;
 
 /// What every handler has at hand.
 #[derive(Debug, Clone)]
@@ -46,6 +47,7 @@ pub fn router(daemon: Arc<Daemon>, closing: CancellationToken) -> Router {
 /// A constant body, for a Run may ask as well; who holds a token is told why.
 async fn ready(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let daemon = &shared.daemon;
+    let _asked_now = slot::full(daemon);
     if daemon.readiness.is_ready() {
         return "ready\n".into_response();
     }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use runtimed_api::ids::AttemptKey;
 use runtimed_api::problem::Chain;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult, Scrub};
 use runtimed_api::session::{Report, ReportEvent};
+use runtimed_sandbox::process;
 use runtimed_sandbox::staging::Staging;
 use runtimed_sandbox::tree::{Root, Tree, TreeError, TreeName};
 use rustix::fs::{FlockOperation, flock};
@@ -22,6 +24,10 @@ use crate::state_dir::StateDir;
 /// How the names of spools begin, in the state directory.
 const SPOOL: &[u8] = b"attempt-";
 
+/// How long a worker of an earlier daemon may take to end its tree, and how long it may take until all is dead.
+const SUPERVISED: Duration = Duration::from_secs(3);
+const KILLED: Duration = Duration::from_secs(10);
+
 /// What an earlier daemon has left to this one.
 #[derive(Debug)]
 pub struct Recovered {
@@ -33,17 +39,32 @@ pub struct Recovered {
     pub logs: Vec<(AttemptKey, PathBuf)>,
 }
 
+/// Why what an earlier daemon left could not be dealt with. Nothing may be leased then.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Nobody can say what runs.
+    #[error("cannot look for what an earlier daemon left running")]
+    Processes(#[source] std::io::Error),
+    /// Something of an earlier Run is still there.
+    #[error("{0} processes of an earlier daemon's Runs cannot be killed; replace the pod")]
+    Survivors(u32),
+}
+
 /// Deals with every attempt of the journal that is not over.
 ///
 /// # Errors
-/// The journal failed.
+/// The journal failed, or something of such an attempt runs and cannot be killed.
 pub async fn recover(
     (state, known): (&State, Known),
     journal: &Journal,
     (roots, whole): (&Roots, Option<&Roots>),
     dir: &StateDir,
-) -> Result<Recovered, JournalError> {
+) -> Result<Recovered, RecoveryError> {
     let mut reports = state.unacknowledged();
+    end_processes(state)?;
     // What a Run had whole is empty when it is over.
     let emptied = whole.filter(|_| !state.attempts.is_empty()).map_or(Ok(()), exclusive::empty);
     if let Err(error) = &emptied {
@@ -84,6 +105,23 @@ pub async fn recover(
     }
     remove_spools(dir.path(), &logs);
     Ok(Recovered { reports, quarantined, logs })
+}
+
+/// Ends what runs of the attempts whose trees may still be there. A worker ends itself and its tree when its daemon dies: what
+/// is left is one that was stopped, or the tree of one that was killed as well.
+fn end_processes(state: &State) -> Result<(), RecoveryError> {
+    let trees: Vec<&str> = state.attempts.values().filter_map(|open| open.tree.as_deref()).collect();
+    if trees.is_empty() {
+        return Ok(());
+    }
+    let report = process::end_abandoned(&trees, SUPERVISED, KILLED).map_err(RecoveryError::Processes)?;
+    if report.survivors > 0 {
+        return Err(RecoveryError::Survivors(report.survivors));
+    }
+    if report.ended > 0 {
+        tracing::warn!(ended = report.ended, "ended what an earlier daemon left running");
+    }
+    Ok(())
 }
 
 /// Clears trees that no journal tells of, for it was damaged, as those are cleared that it tells of. Returns of how many
@@ -192,20 +230,40 @@ fn scrub_tree(tree: &Tree, open: &Attempt) -> Option<Scrub> {
     }
 }
 
-/// The report for an attempt whose daemon died: its Outcome if that was fixed, else that it is lost.
+/// The report for an attempt whose daemon died: what was collected if that was journaled, else its Outcome, else that it is
+/// lost.
 fn lost(key: &AttemptKey, open: &Attempt, scrub: Option<Scrub>) -> Report {
-    let (outcome, end) = open.outcome.clone().unzip();
-    let mut result = AttemptResult::bare(end.unwrap_or(AttemptEnd::Lost));
-    match outcome {
-        Some(_) => result.warnings.push(
-            "the daemon died after the command had ended: what was not uploaded by then is lost".to_owned(),
-        ),
-        None => result.reason = Some("the daemon died while the attempt went on".to_owned()),
+    let mut result = match (&open.collected, open.outcome.clone()) {
+        (Some(collected), _) => AttemptResult::clone(collected),
+        (None, Some((outcome, end))) => {
+            let mut result = AttemptResult::bare(end);
+            result.outcome = Some(outcome);
+            result
+        }
+        (None, None) => {
+            let mut result = AttemptResult::bare(AttemptEnd::Lost);
+            result.reason = Some("the daemon died while the attempt went on".to_owned());
+            result
+        }
+    };
+    if open.outcome.is_some() || open.collected.is_some() {
+        result.uploads_incomplete = not_uploaded(&result, open.collected.is_some());
     }
-    result.outcome = outcome;
-    result.scrub = scrub.or_else(|| open.scrub.clone());
+    result.scrub = scrub.or_else(|| open.scrub.clone()).or(result.scrub);
     let event = ReportEvent::Finished(Box::new(result));
     Report { attempt: key.clone(), sequence: open.sequence + 1, at: Timestamp::now(), event }
+}
+
+/// What may not have arrived of an attempt whose daemon died after its command had ended. Only a part of it may be missing:
+/// nobody knows any more what the store has taken.
+fn not_uploaded(result: &AttemptResult, collected: bool) -> Vec<String> {
+    if !collected {
+        return vec!["outputs, artifacts and patch: the daemon died before they were collected".to_owned()];
+    }
+    let patch = result.patch.as_ref().is_some_and(|patch| patch.digest.is_some()).then_some("patch");
+    let artifacts = result.artifacts.as_ref().map(|_| "artifacts");
+    let went_up = patch.into_iter().chain(artifacts);
+    went_up.map(|what| format!("{what}: the daemon died during the upload")).collect()
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ use drain::{When, drain};
 pub(crate) use log::start_log;
 pub(crate) use start::daemon;
 
+/// How long answers may take that are under way when everything is delivered.
+const ANSWERS: Duration = Duration::from_secs(1);
+
 /// What the command line says beside the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -182,7 +185,12 @@ impl Parts {
             }
         };
         closing.cancel();
-        while servers.join_next().await.is_some() {}
+        // A client that is slow, or says nothing, has no claim on the pod's grace period, and none at all on an abort.
+        let patience = if result.is_ok() { ANSWERS } else { Duration::ZERO };
+        let answered = async { while servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, answered).await.is_err() {
+            tracing::debug!("connections were cut at the end");
+        }
         result
     }
 }

@@ -15,7 +15,12 @@ use tokio::sync::watch;
 use crate::daemon::Daemon;
 use crate::hold::Moment;
 use crate::live::Stop;
+use crate::slot;
 use crate::upstream::Upstream;
+
+/// The longest pause between two tries to open a Session: well below the shortest lease that is of use in a cluster, and
+/// long enough that a thousand daemons are no load.
+const LONGEST_AWAY: Duration = Duration::from_secs(2);
 
 /// The Session as it is now.
 #[derive(Debug, Clone)]
@@ -80,11 +85,13 @@ pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Opti
     let mut failures = 0;
     // Until when attempts may go on without another renewal, whatever happens to Sessions.
     let mut safe_until: Option<Instant> = None;
+    let mut lease = None;
     loop {
         let opened = open(daemon, &address).await;
         let error = match opened {
             Ok(session) => {
                 failures = 0;
+                lease = Some(session.lease);
                 let error = renew(daemon, &session, &mut safe_until, current).await;
                 daemon.readiness.connected.store(false, Ordering::Release);
                 current.send_replace(None);
@@ -92,7 +99,7 @@ pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Opti
             }
             Err(error) => error,
         };
-        let pause = pause(&error, failures);
+        let pause = pause_before_opening(&error, failures, lease);
         failures += 1;
         tracing::warn!(%error, ?pause, "no session with the controller");
         give_up_if_due(daemon, safe_until, pause).await;
@@ -132,6 +139,7 @@ async fn renew(
         let sent = Moment::now();
         // One that was stopped asks for a quick answer too: until then nothing that it leases may begin.
         let prompt = first || daemon.hold.is_over();
+        let _asked_now = slot::full(daemon);
         let request = Renew { attempts: daemon.attempts.held(), unready: daemon.readiness.why_not(), prompt };
         let patience = patience(sent.at, *safe_until, session.lease);
         let error = match daemon.controller.renew(&session.id, &request, patience).await {
@@ -205,6 +213,13 @@ pub fn pause(error: &ClientError, failures: u32) -> Duration {
     error.retry_after().map_or_else(|| backoff(failures), |asked| asked + backoff(0))
 }
 
+/// How long to wait before a Session is opened again. A controller that comes back lets the leases that it knows of run out
+/// after a period or a little more, whatever waits in an outbox: whoever has one to report must be there before.
+fn pause_before_opening(error: &ClientError, failures: u32, lease: Option<Duration>) -> Duration {
+    let most = lease.map_or(LONGEST_AWAY, |lease| (lease / 6).min(LONGEST_AWAY));
+    error.retry_after().map_or_else(|| backoff(failures).min(most), |asked| asked + backoff(0))
+}
+
 /// How long to wait after so many failures in a row: a random part ("full jitter") of 100 ms doubled each time, at most
 /// 30 s, so that many daemons do not come back at once.
 #[must_use]
@@ -259,5 +274,15 @@ mod tests {
     fn the_wait_grows_and_is_bounded() {
         assert!((0..200).all(|failures| backoff(failures) <= Duration::from_secs(31)));
         assert!((0..50).all(|_| backoff(0) <= Duration::from_millis(110)));
+    }
+    #[test]
+    fn a_daemon_is_back_before_a_controller_that_was_away_lets_its_leases_run_out() {
+        let error = ClientError::Unreachable { url: String::new(), why: String::new() };
+        for failures in 0..40 {
+            assert!(pause_before_opening(&error, failures, None) <= LONGEST_AWAY);
+            for lease in [300, 2000, 15_000].map(Duration::from_millis) {
+                assert!(pause_before_opening(&error, failures, Some(lease)) <= lease / 6);
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_api::problem::Code;
+use runtimed_api::session::Lease;
 use runtimed_client::ClientError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,15 +25,22 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 const BACKLOG: usize = 512;
 
 /// Too many Runs wait for their store, or reports for the controller: in a sentence.
-fn backlog(daemon: &Daemon) -> Option<String> {
-    let held = daemon.attempts.count();
-    let most = BACKLOG + usize::try_from(daemon.config.slots).unwrap_or(usize::MAX);
-    let (reports, _) = daemon.outbox.waiting();
+fn backlog(held: usize, reports: usize, slots: u32) -> Option<String> {
+    let most = BACKLOG + usize::try_from(slots).unwrap_or(usize::MAX);
     if held >= most {
         Some(format!("{held} Runs wait for their uploads"))
     } else {
         (reports >= 2 * most).then(|| format!("{reports} reports wait for the controller"))
     }
+}
+
+/// Whether something is too full for another Run, and for readiness to say so: in a sentence. Asked for when it matters, for
+/// nothing tells when a disk fills.
+pub fn full(daemon: &Daemon) -> Option<String> {
+    let (held, (reports, _)) = (daemon.attempts.count(), daemon.outbox.waiting());
+    let full = daemon.admission.full().or_else(|| backlog(held, reports, daemon.config.slots));
+    daemon.readiness.set_full(full.clone());
+    full
 }
 
 /// Takes one slot out of use: something that was staged in it may still be there.
@@ -72,9 +80,7 @@ pub async fn run(
             },
         };
         let Some(session) = session else { continue };
-        let full = daemon.admission.full().or_else(|| backlog(&daemon));
-        daemon.readiness.set_full(full.clone());
-        if full.is_some() {
+        if full(&daemon).is_some() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN) => continue,
                 () = draining.cancelled() => break,
@@ -97,11 +103,17 @@ pub async fn run(
             // After a third of the period it is too late in any case.
             let _in_time = tokio::time::timeout(session.lease / 3, daemon.hold.begins()).await;
         }
+        let why_not = match &leased {
+            Ok(Some(lease)) if session.is_too_late(lease) => Some("the lease came too late".to_owned()),
+            // Another daemon may have room; where there is no other, it waits.
+            Ok(Some(_)) if !once => full(&daemon),
+            Ok(_) | Err(_) => None,
+        };
         match leased {
             Ok(None) => failures = 0,
-            Ok(Some(lease)) if session.is_too_late(&lease) => {
-                tracing::warn!(attempt = %lease.attempt, "a lease came too late to be taken");
-                daemon.outbox.deliver(attempt::declined(lease.attempt, "the lease came too late".to_owned()));
+            Ok(Some(Lease { attempt, .. })) if let Some(why) = why_not => {
+                tracing::warn!(%attempt, why, "a lease is declined");
+                daemon.outbox.deliver(attempt::declined(attempt, why));
             }
             Ok(Some(lease)) => {
                 failures = 0;
@@ -143,5 +155,17 @@ pub async fn run(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_taken_beyond_the_bounds_of_what_waits() {
+        assert_eq!(backlog(519, 1039, 8), None);
+        assert_eq!(backlog(520, 0, 8).as_deref(), Some("520 Runs wait for their uploads"));
+        assert_eq!(backlog(0, 1040, 8).as_deref(), Some("1040 reports wait for the controller"));
     }
 }

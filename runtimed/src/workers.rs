@@ -9,6 +9,7 @@ use runtimed_api::enforcement::Tier;
 use runtimed_api::link::{HOLD_FD, LINK_FD, STDERR_FD, STDOUT_FD};
 use runtimed_sandbox::process::{self, Pid, Signal};
 use runtimed_sandbox::spawn::{Child, Executable, Spawn, Status};
+use runtimed_sandbox::tree::TreeName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -88,16 +89,22 @@ pub struct Pipes {
     pub diagnostics: Receiver,
 }
 
-/// Starts a worker with an empty environment, as the first of a process namespace if its tier is of namespaces.
+/// Starts a worker with an empty environment, as the first of a process namespace if its tier is of namespaces. The name of
+/// the attempt's trees is what a later daemon finds it by, should this one die.
 ///
 /// # Errors
 /// A descriptor or the process cannot be made.
-pub fn launch(executable: &Executable, tier: Tier, hold: &Hold) -> io::Result<(Worker, Pipes)> {
+pub fn launch(
+    executable: &Executable,
+    name: &TreeName,
+    tier: Tier,
+    hold: &Hold,
+) -> io::Result<(Worker, Pipes)> {
     let (link, theirs) = Link::pair()?;
     let (stdout, stdout_end) = receiver()?;
     let (stderr, stderr_end) = receiver()?;
     let (diagnostics, diagnostics_end) = receiver()?;
-    let mut argv = vec!["runtimed-worker".to_owned()];
+    let mut argv = ["runtimed-worker", "attempt", name.as_str()].map(str::to_owned).to_vec();
     let own_processes = tier == Tier::Namespaces;
     if own_processes {
         // It is nobody in its user namespace until it has said who it is, and cannot find out there.

@@ -1,5 +1,6 @@
 //! What a process does to itself and to the processes below it.
 
+mod abandoned;
 mod identity;
 mod kill;
 mod namespace;
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 pub use rustix::process::{Pid, Signal};
 
+pub use self::abandoned::{AbandonedReport, end_abandoned};
 pub use self::identity::{DropError, drop_to};
 pub use self::kill::{KillReport, KillTree, Reach, collect_ended, kill_descendants, terminate_descendants};
 pub use self::namespace::settle;

@@ -46,15 +46,17 @@ pub const BUILD_ID: &str = env!("RUNTIMED_BUILD_ID");
 
 /// The whole program, given its arguments without its name.
 ///
-/// `version --json` prints the build id. Without arguments it serves the link; without a link it says, in one sentence,
-/// what it is for. `-c "exec connect"` is what ssh gives it to be led through a proxy. `namespaces UID GID` serves it as the first of a process namespace, which its starter, of that uid and gid,
-/// has made. The exit code is 0 when the daemon has been told everything, 120 for wrong use, 125 otherwise.
+/// `version --json` prints the build id. `attempt NAME` serves the link, and `attempt NAME namespaces UID GID` as the first of
+/// a process namespace, which its starter, of that uid and gid, has made; the name, that of the attempt's trees, is there for
+/// a later daemon to find it by. Without arguments it serves a link too; without a link it says, in one sentence, what it is
+/// for. `-c "exec connect"` is what ssh gives it to be led through a proxy. The exit code is 0 when the daemon has been told
+/// everything, 120 for wrong use, 125 otherwise.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.collect();
     let words: Vec<_> = arguments.iter().filter_map(|word| word.to_str()).collect();
     let exit = match (arguments.len(), words.as_slice()) {
-        (0, _) => supervisor::run(Birth::Ordinary),
-        (3, ["namespaces", uid, gid]) => match (uid.parse(), gid.parse()) {
+        (0, _) | (2, ["attempt", _]) => supervisor::run(Birth::Ordinary),
+        (5, ["attempt", _, "namespaces", uid, gid]) => match (uid.parse(), gid.parse()) {
             (Ok(uid), Ok(gid)) => supervisor::run(Birth::OwnProcesses { uid, gid }),
             _ => Exit::Usage,
         },

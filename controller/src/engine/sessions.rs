@@ -259,9 +259,14 @@ impl State {
             session.renewed = Instant::now();
             // A daemon's words are shown to people.
             let unready = unready.map(|why| why.chars().filter(|c| !c.is_control()).take(MAX_WHY).collect());
+            let takes_none = unready.is_some();
             if session.unready != unready {
                 session.unready = unready;
                 self.publish_waiting(runtime);
+            }
+            if takes_none {
+                // They would decline: each asks again when its daemon takes Runs again.
+                self.slots.end_session(runtime, id);
             }
         }
         for held in &attempts {

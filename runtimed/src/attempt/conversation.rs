@@ -48,9 +48,9 @@ impl Conversation {
         attempt.enter(Step::Launch);
         let failed =
             |why: String| Problem::new(Code::WorkerFailed, format!("the worker cannot be started: {why}"));
-        let (worker, pipes) =
-            workers::launch(&attempt.daemon.worker, attempt.daemon.isolation.tier, &attempt.daemon.hold)
-                .map_err(|error| failed(error.to_string()))?;
+        let daemon = &attempt.daemon;
+        let launched = workers::launch(&daemon.worker, &accepted.tree, daemon.isolation.tier, &daemon.hold);
+        let (worker, pipes) = launched.map_err(|error| failed(error.to_string()))?;
         tokio::spawn(logs::diagnostics(pipes.diagnostics).in_current_span());
         let log = std::sync::Arc::clone(&attempt.live.log);
         let (daemon, redactor) = (std::sync::Arc::clone(&attempt.daemon), attempt.redactor.clone());

@@ -95,6 +95,14 @@ async fn upload(attempt: &mut Attempt) {
     let mut shipping = attempt.shipping.take();
     let items = results(attempt);
     let nothing = items.is_empty() && facts.segments.is_empty();
+    if !items.is_empty() || !attempt.result.outputs.is_empty() {
+        // A daemon that dies from here has still to say what there was.
+        attempt.mask();
+        let (key, result) = (attempt.key().clone(), Box::new(attempt.result.clone()));
+        if let Err(error) = daemon.journal.append(vec![Record::Collected { attempt: key, result }]).await {
+            tracing::warn!(%error, "the results cannot be journaled, and are lost if the daemon dies now");
+        }
+    }
     let put = items.into_iter().map(|item| uploads::put(attempt, item, deadline));
     let others = futures_util::stream::iter(put)
         .buffer_unordered(MAX_UPLOADS)

@@ -306,4 +306,72 @@ mod tests {
         assert_eq!((again, known), (state, Known::Beginning));
         assert!(dir.path().join("journal.torn").exists());
     }
+    /// As a daemon of many Runs leaves it: written anew again and again, and never longer than twice what it has to say.
+    #[tokio::test]
+    async fn a_journal_that_has_grown_is_written_anew_and_says_the_same() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = rewrite(dir.path(), &State::default()).expect("made");
+        let mut writer = Writer {
+            dir: dir.path().to_owned(),
+            file: made.file,
+            sound: made.length,
+            compact_at: COMPACT_AT,
+            state: State::default(),
+            suspect: false,
+        };
+        let (queue, appends) = mpsc::sync_channel(QUEUE);
+        let staging = |fence| Record::Staging { attempt: key(fence), files: vec!["f".repeat(1 << 20)] };
+        let appending = thread::spawn(move || {
+            for fence in 1..=20 {
+                let accepted = Record::Accepted { attempt: key(fence), tree: "t".to_owned() };
+                let finished = Record::Reported { attempt: key(fence), sequence: 2, finished: true };
+                let released = Record::Released { attempt: key(fence) };
+                let records = match fence {
+                    7 | 20 => vec![accepted, staging(fence)],
+                    _ => vec![accepted, staging(fence), finished, released],
+                };
+                queue.send(Append { records, done: None }).expect("queued");
+            }
+        });
+        writer.run(&appends);
+        appending.join().expect("ends");
+        let length = fs::metadata(dir.path().join("journal")).expect("there").len();
+        assert!(length < 6 << 20, "{length} bytes of 20 MiB");
+        drop(writer);
+        let (_journal, state, known) = Journal::open(dir.path()).expect("opens");
+        assert_eq!(known, Known::All);
+        assert_eq!(state.attempts.keys().cloned().collect::<Vec<_>>(), [key(7), key(20)]);
+        assert!(state.attempts.values().all(|open| open.staged[0].len() == 1 << 20));
+    }
+
+    /// Whoever waits while the disk is busy shares the next sync.
+    #[tokio::test]
+    async fn appends_that_wait_are_committed_together() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = rewrite(dir.path(), &State::default()).expect("made");
+        let mut writer = Writer {
+            dir: dir.path().to_owned(),
+            file: made.file,
+            sound: made.length,
+            compact_at: u64::MAX,
+            state: State::default(),
+            suspect: false,
+        };
+        // What a disk that fails says once, all of the group hear.
+        writer.file = File::open("/dev/null").expect("opens");
+        let (queue, appends) = mpsc::sync_channel(QUEUE);
+        let answers: Vec<_> = (1..=100)
+            .map(|fence| {
+                let (done, answer) = oneshot::channel();
+                let records = vec![Record::Accepted { attempt: key(fence), tree: "t".to_owned() }];
+                queue.send(Append { records, done: Some(done) }).expect("queued");
+                answer
+            })
+            .collect();
+        drop(queue);
+        writer.run(&appends);
+        for answer in answers {
+            answer.await.expect("answered").expect_err("one write was tried for all, and failed");
+        }
+    }
 }

@@ -197,18 +197,18 @@ async fn nothing_is_admitted_to_a_disk_that_is_nearly_full() {
     assert_eq!(phase(&cluster.run(shell("before", "true", "")).await), Phase::Succeeded);
     let ballast = small.place.path().join("ballast");
     fs::write(&ballast, vec![1; 98 << 20]).expect("written");
-    // Slots that wait for a Run already may still be given one: it waits with its lease.
-    let held = cluster.submit(shell("held", "true", ""), &[]).await;
-    let also = cluster.submit(shell("also", "true", ""), &[]).await;
-    let waiting = cluster.submit(shell("waiting", "true", ""), &[]).await;
+    let told = cluster.get(0, "/readyz", &cluster.token());
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("nearly full"), "{told}");
+    // A slot that waits for a Run already may still be given one: it goes back, for another daemon may have room.
+    let declined = cluster.submit(shell("declined", "true", ""), &[]).await;
     let says = |run: &runtimed_api::run::Run| {
         let reason = run.status.as_ref().and_then(|status| status.reason.clone()).unwrap_or_default();
-        reason.contains("free slots")
+        reason.contains("declined it: the disk of") && reason.contains("nearly full")
     };
-    assert_eq!(phase(&cluster.until(&waiting, says).await), Phase::Pending);
-    cluster.until_daemon_said(0, "a Run waits for room").await;
+    assert_eq!(phase(&cluster.until(&declined, says).await), Phase::Pending);
+    let waiting = cluster.submit(shell("waiting", "true", ""), &[]).await;
     fs::remove_file(&ballast).expect("removed");
-    for name in [held, also, waiting] {
+    for name in [declined, waiting] {
         let run = cluster.end(&name).await;
         assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
         assert_eq!(run.status.as_ref().expect("a status").attempts.len(), 1);

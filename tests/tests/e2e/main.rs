@@ -5,6 +5,7 @@ mod command_line;
 mod durable;
 mod exclusive;
 mod given;
+mod killed;
 mod lifecycle;
 mod limits;
 mod logs;

@@ -191,9 +191,14 @@ async fn a_second_signal_aborts_and_the_next_start_cleans_up() {
     cluster.until_daemon_said(0, "draining").await;
     assert!(cluster.get(0, "/readyz", "").starts_with("HTTP/1.1 503"));
     assert!(cluster.get(0, "/healthz", "").starts_with("HTTP/1.1 200"));
+    // A client that never says what it wants is not waited for.
+    let mut silent = std::net::TcpStream::connect(cluster.address(0)).expect("connects");
+    std::io::Write::write_all(&mut silent, b"GET /healthz HTTP/1.1\r\n").expect("sent");
+    let begun = Instant::now();
     cluster.daemon(0).signal(Signal::TERM);
     let status = cluster.daemon(0).wait(Duration::from_secs(20));
     assert_eq!((status.code(), status.signal()), (Some(122), None));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     cluster.restart_daemon(0);
     cluster.until_ready(0).await;
     assert!(cluster.files_with(b"a-submitted-value").is_empty());

@@ -1,0 +1,94 @@
+//! What a starter that is dead has left running: processes that are nobody's children any more.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// As much of a process's arguments, and of its environment, as is looked at, in bytes: the kernel lets both together grow
+/// beyond that only where the stack limit was raised.
+const MOST: u64 = 2 << 20;
+
+/// What became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AbandonedReport {
+    /// Processes that were found, and have ended.
+    pub ended: u32,
+    /// Processes that were still there at the limit.
+    pub survivors: u32,
+}
+
+/// Ends every process that names one of `marks` in its arguments or in its environment, but for this one.
+///
+/// One that does so in its arguments is a supervisor: it notices by itself that its starter is dead, unless it is stopped. It
+/// is told to go on, and for `patience` it is left to end its own tree, for it alone knows all of it. Whatever is there after
+/// that is killed. Processes of another uid are out of reach and are not counted.
+///
+/// # Errors
+/// `/proc` cannot be listed.
+pub fn end_abandoned(marks: &[&str], patience: Duration, limit: Duration) -> io::Result<AbandonedReport> {
+    let begun = Instant::now();
+    let mut seen = HashSet::new();
+    loop {
+        let found = find(marks)?;
+        seen.extend(found.iter().map(|process| process.pid));
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        if found.is_empty() || begun.elapsed() >= limit {
+            let survivors = count(found.len());
+            return Ok(AbandonedReport { ended: count(seen.len()) - survivors, survivors });
+        }
+        let supervised = begun.elapsed() < patience && found.iter().any(|process| process.supervisor);
+        for process in &found {
+            let signal = match (supervised, process.supervisor) {
+                (false, _) => Signal::KILL,
+                (true, true) => Signal::CONT,
+                (true, false) => continue,
+            };
+            // One that has ended in this very moment needs none.
+            rustix::process::pidfd_send_signal(&process.pidfd, signal).unwrap_or_default();
+        }
+        // What was forked meanwhile is found by looking again, soon.
+        let mut polled: Vec<_> =
+            found.iter().map(|process| PollFd::new(&process.pidfd, PollFlags::IN)).collect();
+        let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        poll(&mut polled, Some(&soon)).unwrap_or_default();
+    }
+}
+
+struct Marked {
+    pid: Pid,
+    pidfd: OwnedFd,
+    supervisor: bool,
+}
+
+fn find(marks: &[&str]) -> io::Result<Vec<Marked>> {
+    let ours = rustix::process::getpid();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = number.and_then(Pid::from_raw).filter(|pid| *pid != ours) else { continue };
+        // Opened before the look, so that what is signalled is what was looked at, or nothing.
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let names = |file: &str| {
+            let mut text = Vec::new();
+            // It is gone, or another's.
+            let read = File::open(format!("/proc/{}/{file}", pid.as_raw_pid()))
+                .and_then(|file| file.take(MOST).read_to_end(&mut text));
+            read.is_ok() && marks.iter().any(|mark| holds(&text, mark.as_bytes()))
+        };
+        let supervisor = names("cmdline");
+        // Another uid's refuses even this.
+        if (supervisor || names("environ")) && rustix::process::test_kill_process(pid).is_ok() {
+            found.push(Marked { pid, pidfd, supervisor });
+        }
+    }
+    Ok(found)
+}
+
+fn holds(text: &[u8], mark: &[u8]) -> bool {
+    !mark.is_empty() && text.windows(mark.len()).any(|window| window == mark)
+}
