@@ -21,7 +21,6 @@ use rustix::{
 use crate::{
     git_path::GitPath,
     objects::blob_id,
-    packs::Packs,
     rule::{Refusal, Rule},
     snapshot::{FileStat, Known, Snapshot},
     tree::{Entry, Mode, TreeId, flatten},
@@ -79,9 +78,7 @@ pub fn checkout(
     let (shared, place) = (repo.odb()?, repo.path());
     let (parts, next) = (entries.chunks(PART).collect::<Vec<_>>(), AtomicUsize::new(0));
     let write = |own: Option<&Odb<'_>>| -> Result<Vec<Known>, CheckoutError> {
-        let (packs, buffer) = (Packs::open(place), Vec::new());
-        let mut writer =
-            Writer { packs, buffer, shared: &shared, own, directories: Directories::new(directory)? };
+        let mut writer = Writer { shared: &shared, own, directories: Directories::new(directory)? };
         let mut known = Vec::new();
         while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
             for (path, entry) in *part {
@@ -132,8 +129,6 @@ impl Drop for Held {
 
 /// Writes files to directories that are there already.
 struct Writer<'a> {
-    packs: Packs,
-    buffer: Vec<u8>,
     /// Also has what is only in the memory of the caller's handle.
     shared: &'a Odb<'a>,
     own: Option<&'a Odb<'a>>,
@@ -143,21 +138,15 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&mut self, path: &GitPath, entry: Entry) -> Result<FileStat, CheckoutError> {
         let directory = self.directories.enter(path, false)?;
-        let object;
-        let content = if self.packs.read(entry.id, &mut self.buffer) {
-            self.buffer.as_slice()
-        } else {
-            let own = self.own.and_then(|own| own.read(entry.id).ok());
-            object = own.map_or_else(|| self.shared.read(entry.id), Ok)?;
-            if object.kind() != ObjectType::Blob {
-                return Err(git2::Error::from_str("an entry of the tree is not a file's content").into());
-            }
-            object.data()
-        };
-        if blob_id(content)? != entry.id {
+        let own = self.own.and_then(|own| own.read(entry.id).ok());
+        let blob = own.map_or_else(|| self.shared.read(entry.id), Ok)?;
+        if blob.kind() != ObjectType::Blob {
+            return Err(git2::Error::from_str("an entry of the tree is not a file's content").into());
+        }
+        if blob_id(blob.data())? != entry.id {
             return Err(git2::Error::from_str("a file's content is not what its id says").into());
         }
-        write_entry(directory, path.name(), entry.mode, content)
+        write_entry(directory, path.name(), entry.mode, blob.data())
             .map_err(|source| CheckoutError::Io { path: path.clone(), source })
     }
 }

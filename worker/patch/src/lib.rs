@@ -25,7 +25,6 @@ mod git_path;
 mod ignore;
 mod limits;
 mod objects;
-mod packs;
 mod parse;
 mod policy;
 mod repository;
