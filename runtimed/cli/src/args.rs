@@ -2,9 +2,12 @@
 
 mod runs;
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args as Flags, Parser, Subcommand};
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args as Flags, CommandFactory as _, Parser, Subcommand, ValueEnum as _};
 use clap_complete::Shell;
 use runtimed_api::ids::Namespace;
 
@@ -49,9 +52,66 @@ pub struct Global {
     /// A context of the configuration [env: RUNTIMECTL_CONTEXT]
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
-    /// The form of the result [default: table]
-    #[arg(long, short = 'o', global = true, value_name = "FORM", value_enum)]
-    pub output: Option<Format>,
+    /// The form of the result [default: table]; of the two commands that get files: where to write
+    #[arg(long, short = 'o', global = true, value_name = "FORM", value_parser = FormOrPlace)]
+    pub output: Option<OsString>,
+}
+
+/// Shows the forms in the help and to a shell, and takes paths as well.
+#[derive(Clone)]
+struct FormOrPlace;
+
+impl TypedValueParser for FormOrPlace {
+    type Value = OsString;
+
+    fn parse_ref(
+        &self,
+        _: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<OsString, clap::Error> {
+        Ok(value.to_owned())
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Format::value_variants().iter().filter_map(Format::to_possible_value)))
+    }
+}
+
+impl Args {
+    /// The form of the result. Of a command that gets files `-o` says where to write them, and that is put where the command
+    /// looks for it.
+    ///
+    /// # Errors
+    /// It is no form, or the place is said twice.
+    pub fn settle(&mut self) -> Result<Format, clap::Error> {
+        let Some(said) = self.global.output.take() else { return Ok(Format::default()) };
+        let place = match &mut self.command {
+            Command::Artifacts(Artifacts {
+                command: Some(ArtifactsCommand::Get { dir, stdout, .. }),
+                ..
+            }) => Some((dir, *stdout)),
+            Command::Patch(Patch::Get { to, .. }) => Some((to, false)),
+            _ => None,
+        };
+        match place {
+            Some((place @ None, false)) => {
+                *place = Some(PathBuf::from(said));
+                Ok(Format::default())
+            }
+            Some(_) => {
+                let twice = "'-o' says where to write, and another option has said it: use one of them";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, twice))
+            }
+            None => said.to_str().and_then(|said| Format::from_str(said, false).ok()).ok_or_else(|| {
+                let why = format!(
+                    "invalid value '{}' for '--output <FORM>': use table, json or yaml",
+                    said.display()
+                );
+                Self::command().error(ErrorKind::InvalidValue, why)
+            }),
+        }
+    }
 }
 
 /// What to do.
@@ -118,16 +178,16 @@ pub struct Artifacts {
 pub enum ArtifactsCommand {
     /// Get artifacts: all of them, or those of the paths given
     #[command(
-        after_help = "Examples:\n  runtimectl artifacts get fix-typo --dir out\n  runtimectl artifacts get fix-typo report.json --stdout | jq ."
+        after_help = "Examples:\n  runtimectl artifacts get fix-typo -o out\n  runtimectl artifacts get fix-typo report.json --stdout | jq ."
     )]
     Get {
         /// The Run
         run: runtimed_api::ids::RunName,
         /// Their paths, as `runtimectl artifacts RUN` lists them
         paths: Vec<String>,
-        /// Where to write them; made if it is not there
-        #[arg(long, value_name = "DIR", default_value = ".")]
-        dir: PathBuf,
+        /// Where to write them, as `-o DIR` says too; made if it is not there [default: .]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
         /// Write the one artifact to standard output
         #[arg(long, requires = "paths", conflicts_with = "dir")]
         stdout: bool,
@@ -141,7 +201,7 @@ pub enum Patch {
     Get {
         /// The Run
         run: runtimed_api::ids::RunName,
-        /// Write it here instead of to standard output
+        /// Write it here, as `-o FILE` says too, instead of to standard output
         #[arg(long, short = 'O', value_name = "FILE")]
         to: Option<PathBuf>,
     },
@@ -199,7 +259,6 @@ fn long_help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_holds() {
@@ -230,6 +289,41 @@ mod tests {
             "runtimectl get",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+    #[test]
+    fn the_output_is_a_form_or_for_files_a_place() {
+        let settled = |line: &str| {
+            let mut args = Args::try_parse_from(line.split(' ')).expect(line);
+            args.settle().map(|form| (form, args.command))
+        };
+        for (line, wanted) in [
+            ("runtimectl get a -o json", Format::Json),
+            ("runtimectl -o yaml artifacts a", Format::Yaml),
+            ("runtimectl patch check a -o table", Format::Table),
+            ("runtimectl list", Format::Table),
+        ] {
+            assert_eq!(settled(line).expect(line).0, wanted, "{line}");
+        }
+        let Ok((_, Command::Artifacts(Artifacts { command: Some(ArtifactsCommand::Get { dir, .. }), .. }))) =
+            settled("runtimectl artifacts get a b -o out")
+        else {
+            panic!("it gets artifacts")
+        };
+        assert_eq!(dir, Some(PathBuf::from("out")));
+        let Ok((_, Command::Patch(Patch::Get { to, .. }))) = settled("runtimectl patch get a -o fix.patch")
+        else {
+            panic!("it gets a patch")
+        };
+        assert_eq!(to, Some(PathBuf::from("fix.patch")));
+        for bad in [
+            "runtimectl get a -o out",
+            "runtimectl artifacts a -o out",
+            "runtimectl patch get a -o b --to c",
+            "runtimectl artifacts get a -o b --dir c",
+            "runtimectl artifacts get a b -o c --stdout",
+        ] {
+            settled(bad).expect_err(bad);
         }
     }
 }

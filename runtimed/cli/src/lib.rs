@@ -32,11 +32,12 @@ use output::Output;
 /// Does what the command line asks, and gives the exit code of [`runtimed_api::exit`]. `build` is the build that the
 /// binary belongs to.
 pub fn main(line: impl IntoIterator<Item = OsString>, build: &str) -> ExitCode {
-    let args = match Args::try_parse_from(line) {
-        Ok(args) => args,
+    let parsed = Args::try_parse_from(line).and_then(|mut args| Ok((args.settle()?, args)));
+    let (format, args) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return explain(&error),
     };
-    let output = Output::of_process(args.global.output);
+    let output = Output::of_process(format);
     let code = match run(args, build, &output) {
         Ok(code) => code,
         Err(failure) => {

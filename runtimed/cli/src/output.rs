@@ -36,14 +36,9 @@ pub struct Output {
 impl Output {
     /// For this process.
     #[must_use]
-    pub fn of_process(format: Option<Format>) -> Self {
+    pub fn of_process(format: Format) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
-        Self {
-            format: format.unwrap_or_default(),
-            out: Style::of(&out),
-            err: Style::of(&err),
-            live: err.is_terminal(),
-        }
+        Self { format, out: Style::of(&out), err: Style::of(&err), live: err.is_terminal() }
     }
 
     /// Writes text to standard output.

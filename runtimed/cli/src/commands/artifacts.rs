@@ -32,7 +32,7 @@ pub(super) async fn artifacts(session: &Session, words: Artifacts, output: &Outp
                     fetch(session, &run, one, tokio::io::stdout(), Failure::from, &hidden).await
                 }
                 _ if stdout => Err(Failure::usage("--stdout takes one path")),
-                all => save_all(session, &run, all, &dir, output).await,
+                all => save_all(session, &run, all, dir.as_deref().unwrap_or(Path::new(".")), output).await,
             }
         }
         None => {
@@ -155,7 +155,7 @@ fn no_links(dir: &Path, relative: &Path) -> Result<(), Failure> {
             return Err(Failure::usage(format!(
                 "{shown} is a symbolic link, which would lead the file elsewhere"
             ))
-            .hint("give --dir an empty directory"));
+            .hint("give -o an empty directory"));
         }
     }
     Ok(())

@@ -32,7 +32,7 @@ fn artifacts_are_listed_saved_and_written_out() {
     assert!(said.code == Some(0) && said.out.contains("dist/a.txt  7 B"), "{said:?}");
     let said = ctl(&["artifacts", "get", "fix-typo", "dist/a.txt", "--stdout"]);
     assert_eq!((said.code, said.out.as_str()), (Some(0), BYTES));
-    let said = ctl(&["artifacts", "get", "fix-typo", "--dir", "out"]);
+    let said = ctl(&["artifacts", "get", "fix-typo", "-o", "out"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!(fs::read_to_string(dir.path().join("out/dist/a.txt")).expect("saved"), BYTES);
     let said = ctl(&["artifacts", "get", "fix-typo", "other"]);
