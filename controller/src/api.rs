@@ -31,6 +31,7 @@ use runtimed_client::logs::compression;
 use runtimed_store::BlobStore;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::audit::Audit;
 use crate::auth::{AttemptTokens, Authority};
 use crate::engine::{Clock, Engine};
@@ -61,6 +62,8 @@ pub struct App {
     pub audit: Audit,
     /// What is counted.
     pub metrics: Metrics,
+    /// Large results on their way.
+    pub arrivals: Arrivals,
     /// How much people may upload.
     pub uploads: Arc<Uploads>,
     /// How long a lease holds without a renewal.
@@ -99,6 +102,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/namespaces/{namespace}/patches/{digest}", put(patches::upload).get(patches::get))
         .route("/v1/namespaces/{namespace}/sources/{digest}", put(sources::upload))
         .route("/v1/blobs/{digest}", put(blobs::put).get(blobs::get))
+        .route("/v1/blobs/{digest}/arrived", get(blobs::arrived))
         .route("/v1/logs/{offset}", put(logs::put))
         .route("/v1/artifacts/{name}", get(artifacts::leased_manifest))
         .route("/v1/artifacts/{name}/{digest}", get(artifacts::leased_file))

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod arrivals;
 pub mod audit;
 pub mod auth;
 pub mod core;

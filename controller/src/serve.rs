@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{App, router};
+use crate::arrivals::Arrivals;
 use crate::audit::Audit;
 use crate::auth::{AttemptTokens, Authority};
 use crate::cli::ServeArgs;
@@ -169,6 +170,7 @@ async fn until_stopped(
         runtimes,
         audit,
         metrics: parts.metrics,
+        arrivals: Arrivals::default(),
         uploads: parts.uploads,
         lease: parts.lease,
         clock: parts.clock,

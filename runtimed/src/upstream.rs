@@ -109,13 +109,25 @@ impl Upstream {
     pub async fn put_blob(
         &self,
         digest: &Digest,
+        from: u64,
         size: u64,
         blob: Blob,
         token: &SecretText,
     ) -> Result<(), ClientError> {
         match self {
-            Self::Controller(controller) => controller.put_blob(digest, size, blob, token).await,
+            Self::Controller(controller) => controller.put_blob(digest, from, size, blob, token).await,
             Self::Given(given) => given.put_blob(digest, blob).await,
+        }
+    }
+
+    /// See [`Controller::arrived`]. A job's own directory keeps nothing in part.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn arrived(&self, digest: &Digest, token: &SecretText) -> Result<u64, ClientError> {
+        match self {
+            Self::Controller(controller) => controller.arrived(digest, token).await,
+            Self::Given(_) => Ok(0),
         }
     }
 

@@ -8,6 +8,7 @@ use runtimed_api::ids::InvalidId;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_store::BlobError;
 
+use crate::arrivals::ArrivalError;
 use crate::engine::Denied;
 use crate::store::StoreError;
 
@@ -77,7 +78,11 @@ impl From<BlobError> for Failure {
         Self(match error {
             BlobError::Missing => Problem::new(Code::NotFound, message),
             BlobError::TooLarge(_) => Problem::new(Code::TooLarge, message),
-            BlobError::Digest(_) | BlobError::Broken(_) => Problem::new(Code::InvalidRequest, message),
+            BlobError::Digest(_) => Problem::new(Code::InvalidRequest, message),
+            // Whoever still hears this was only slow.
+            BlobError::Broken(_) => {
+                Problem { retryable: true, ..Problem::new(Code::InvalidRequest, message) }
+            }
             BlobError::Full => nearly_full(),
             BlobError::Store(ref cause) if is_full(cause) => nearly_full(),
             BlobError::File(ref cause) if is_full(cause) => nearly_full(),
@@ -86,6 +91,17 @@ impl From<BlobError> for Failure {
                 Problem::new(Code::StorageFailed, "the controller's store of results failed")
             }
         })
+    }
+}
+
+impl From<ArrivalError> for Failure {
+    fn from(error: ArrivalError) -> Self {
+        match error {
+            ArrivalError::Blob(error) => error.into(),
+            ArrivalError::Elsewhere(_) => {
+                Self(Problem { retryable: true, ..Problem::new(Code::Conflict, error.to_string()) })
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ async fn put(daemon: &Daemon, lease: &Lease, bytes: &'static [u8]) -> Digest {
     let digest = Digest::of(bytes);
     let size = u64::try_from(bytes.len()).expect("small");
     let blob = Blob::Bytes(Bytes::from_static(bytes));
-    daemon.client.put_blob(&digest, size, blob, &lease.token).await.expect("stored");
+    daemon.client.put_blob(&digest, 0, size, blob, &lease.token).await.expect("stored");
     digest
 }
 
@@ -116,14 +116,18 @@ async fn bytes_of_another_digest_are_not_kept() {
     for size in [4, 9 << 20] {
         let blob = Blob::Bytes(vec![0; size].into());
         let size = u64::try_from(size).expect("fits");
-        let error = daemon.client.put_blob(&digest, size, blob, &lease.token).await.expect_err("refused");
+        let error = daemon.client.put_blob(&digest, 0, size, blob, &lease.token).await.expect_err("refused");
         assert_eq!(error.code(), Some(Code::InvalidRequest), "{error}");
         let error = daemon.client.get_blob(&digest, &lease.token, MOST).await.expect_err("refused");
         assert_eq!(error.code(), Some(Code::NotFound));
     }
     let large: Bytes = vec![7; 9 << 20].into();
     let digest = Digest::of(&large);
-    daemon.client.put_blob(&digest, 9 << 20, Blob::Bytes(large.clone()), &lease.token).await.expect("stored");
+    daemon
+        .client
+        .put_blob(&digest, 0, 9 << 20, Blob::Bytes(large.clone()), &lease.token)
+        .await
+        .expect("stored");
     let got = daemon.client.get_blob(&digest, &lease.token, 1 << 30).await.expect("there");
     assert_eq!(got.bytes().await.expect("whole"), large);
 }

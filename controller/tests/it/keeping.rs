@@ -127,7 +127,7 @@ async fn the_newest_finished_runs_are_kept_and_the_others_go_with_their_results(
         alice.submit(&default(), &run(name, "")).await.expect("submitted");
         let lease = daemon.lease().await;
         let digest = Digest::of(&blob);
-        daemon.client.put_blob(&digest, 8, Blob::Bytes(blob.clone()), &lease.token).await.expect("stored");
+        daemon.client.put_blob(&digest, 0, 8, Blob::Bytes(blob.clone()), &lease.token).await.expect("stored");
         daemon.report(vec![finished(&lease, 1, completed(0))]).await;
         until_over(&alice, name).await;
     }
@@ -328,7 +328,7 @@ async fn a_backup_is_made_while_the_controller_works_and_is_a_data_directory() {
     let lease = daemon.lease().await;
     let blob = bytes::Bytes::from_static(b"a result");
     let digest = Digest::of(&blob);
-    daemon.client.put_blob(&digest, 8, Blob::Bytes(blob), &lease.token).await.expect("stored");
+    daemon.client.put_blob(&digest, 0, 8, Blob::Bytes(blob), &lease.token).await.expect("stored");
     daemon.complete(&lease, 0).await;
     let over = until_over(&alice, "over").await;
     alice.submit(&default(), &run("held", "")).await.expect("submitted");

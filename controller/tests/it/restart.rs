@@ -15,7 +15,7 @@ use crate::harness::{
 
 #[tokio::test]
 async fn a_killed_controller_goes_on_where_it_was() {
-    let mut server = Server::start_with("1s");
+    let mut server = Server::start_with("5s");
     let alice = server.client(ALICE);
     alice.submit(&default(), &run("over", "")).await.expect("submitted");
     let daemon = server.daemon("d1", 2).await;
@@ -34,7 +34,7 @@ async fn a_killed_controller_goes_on_where_it_was() {
     assert!(daemon.renew(std::slice::from_ref(&held.attempt)).await.orders.is_empty());
     let blob = bytes::Bytes::from_static(b"blob");
     let digest = runtimed_api::digest::Digest::of(&blob);
-    daemon.client.put_blob(&digest, 4, Blob::Bytes(blob), &held.token).await.expect("stored");
+    daemon.client.put_blob(&digest, 0, 4, Blob::Bytes(blob), &held.token).await.expect("stored");
     let answers = daemon.report(vec![finished(&held, 1, completed(0))]).await;
     assert!(matches!(answers[..], [ReportAnswer::Applied]));
     assert_eq!(phase(&until_over(&alice, "held").await), Phase::Succeeded);

@@ -29,6 +29,14 @@ pub const INSTANCE_CHARS: RangeInclusive<usize> = 32..=128;
 /// The header in which a daemon shows [`OpenSession::instance`] outside of a Session.
 pub const INSTANCE: &str = "runtimed-instance";
 
+/// How much of a blob that broke off has arrived: `GET /v1/blobs/{digest}/arrived`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Arrived {
+    /// Bytes from its beginning: the next `PUT` of it may begin there, with `from`.
+    pub bytes: u64,
+}
+
 /// A daemon opens its Session: `POST /v1/sessions`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

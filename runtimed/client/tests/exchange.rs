@@ -247,14 +247,14 @@ async fn blobs_travel_with_their_size_and_within_their_bound() {
     let token = SecretText::new("lease".to_owned());
     let bytes = Bytes::from(vec![7; 1_000_000]);
     let digest = Digest::of(&bytes);
-    controller.put_blob(&digest, 1_000_000, Blob::Bytes(bytes.clone()), &token).await.expect("stored");
+    controller.put_blob(&digest, 0, 1_000_000, Blob::Bytes(bytes.clone()), &token).await.expect("stored");
 
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("blob");
     // A file that has grown since its digest was taken is cut at its size.
     std::fs::write(&path, [&bytes[..], b"more"].concat()).expect("written");
     let file = tokio::fs::File::open(&path).await.expect("opened");
-    controller.put_blob(&digest, 1_000_000, Blob::File(file), &token).await.expect("stored");
+    controller.put_blob(&digest, 0, 1_000_000, Blob::File(file), &token).await.expect("stored");
 
     let whole = controller.get_blob(&digest, &token, 6).await.expect("a blob");
     assert_eq!(whole.bytes().await.expect("all of it"), "abcdef");

@@ -166,13 +166,14 @@ async fn shipped(shipping: &mut Option<JoinHandle<Option<String>>>, deadline: In
 fn results(attempt: &Attempt) -> Vec<Item> {
     let spool = &attempt.live.spool;
     let mut items = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     if let Some(patch) = &attempt.result.patch
         && let Some(digest) = patch.digest
     {
+        seen.insert(digest);
         items.push(Item { what: "patch".to_owned(), path: spool.join(PATCH), digest, size: patch.size });
     }
     let Some(manifest) = attempt.live.now().manifest else { return items };
-    let mut seen = std::collections::BTreeSet::new();
     for file in &manifest.files {
         if seen.insert(file.digest) {
             let path = spool.join(file.digest.hex());

@@ -1,6 +1,7 @@
 //! What goes to the store: the log while the command still writes it, results when they are collected. It goes through the
 //! controller, or straight to the store that both have.
 
+use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use runtimed_api::ids::AttemptKey;
 use runtimed_api::session::SecretText;
 use runtimed_client::ClientError;
 use runtimed_client::controller::{Blob, LogOf};
-use runtimed_store::{Begun, BlobError, Place};
+use runtimed_store::{Begun, BlobError, PART, Place};
+use tokio::io::AsyncSeekExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -66,7 +68,8 @@ pub(super) async fn put(attempt: &Attempt, item: Item, deadline: Instant) -> Opt
     let late = || Some(format!("{}: the store did not take it in time", item.what));
     let (mut failures, mut begun) = (0, Begun::default());
     loop {
-        let tried = tokio::time::timeout_at(deadline, put_once(attempt, &item, &mut begun)).await;
+        let tried = put_once(attempt, &item, failures > 0, &mut begun);
+        let tried = tokio::time::timeout_at(deadline, tried).await;
         let error = match tried {
             Ok(Ok(())) => return None,
             Ok(Err(error)) => error,
@@ -83,15 +86,21 @@ pub(super) async fn put(attempt: &Attempt, item: Item, deadline: Instant) -> Opt
     }
 }
 
-async fn put_once(attempt: &Attempt, item: &Item, begun: &mut Begun) -> Result<(), UploadError> {
+async fn put_once(attempt: &Attempt, item: &Item, again: bool, begun: &mut Begun) -> Result<(), UploadError> {
     let daemon = &attempt.daemon;
     if let Some(store) = &daemon.store {
         let place = Place::of_run(&attempt.key().uid);
         store.put_file(&place, &item.digest, item.size, &item.path, begun).await?;
     } else {
-        let file = tokio::fs::File::open(&item.path).await.map_err(BlobError::File)?;
-        let token = &attempt.lease.token;
-        daemon.controller.put_blob(&item.digest, item.size, Blob::File(file), token).await?;
+        let (controller, token) = (&daemon.controller, &attempt.lease.token);
+        let mut file = tokio::fs::File::open(&item.path).await.map_err(BlobError::File)?;
+        let mut from = 0;
+        if again && item.size > PART as u64 {
+            // One that does not know is sent all of it.
+            from = controller.arrived(&item.digest, token).await.unwrap_or(0).min(item.size);
+            file.seek(SeekFrom::Start(from)).await.map_err(BlobError::File)?;
+        }
+        controller.put_blob(&item.digest, from, item.size - from, Blob::File(file), token).await?;
     }
     daemon.metrics.uploaded(item.size);
     Ok(())

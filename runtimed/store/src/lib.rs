@@ -13,6 +13,7 @@
 
 mod config;
 mod credentials;
+mod incoming;
 mod logs;
 mod resume;
 mod sweep;
@@ -34,9 +35,11 @@ use runtimed_api::ids::RunUid;
 use sweep::Bucket;
 
 pub use config::{StoreConfig, StoreError};
+pub use incoming::Incoming;
 pub use logs::LogPart;
 pub use resume::Begun;
 pub use sweep::SweepError;
+pub use upload::PART;
 
 /// The largest blob, in bytes: what a daemon collects as one artifact, and what a controller takes.
 pub const MAX_BLOB: u64 = 4 << 30;

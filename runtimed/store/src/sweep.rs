@@ -2,12 +2,14 @@
 //! sees their parts, and somebody pays for them.
 //!
 //! `object_store` cannot list them, so that S3 is asked here: `GET /?uploads&prefix=…`
-//! (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html>). A directory has none, Azure drops
-//! what was not committed after a week, and in a bucket of GCS a lifecycle rule does it.
+//! (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html>). In a directory they are files beside the one
+//! that they are to become, `NAME#NUMBER`, which no listing shows. Azure drops what was not committed after a week, and in a bucket
+//! of GCS a lifecycle rule does it.
 
-use std::fmt;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, fs, io};
 
 use object_store::aws::AmazonS3;
 use object_store::multipart::MultipartStore as _;
@@ -57,7 +59,14 @@ impl BlobStore {
     /// # Errors
     /// They cannot be listed, as where the credential may not, or one of them cannot be aborted.
     pub async fn sweep(&self, place: &Place) -> Result<usize, SweepError> {
-        self.sweep_below(&format!("{}/", self.within(place))).await
+        let within = self.within(place);
+        if let Some(directory) = &self.directory {
+            let directory = directory.join(within.as_ref());
+            let swept = tokio::task::spawn_blocking(move || sweep_directory(&directory, DEEPEST));
+            let swept = swept.await.map_err(io::Error::other).flatten();
+            return swept.map_err(|error| SweepError(error.to_string()));
+        }
+        self.sweep_below(&format!("{within}/")).await
     }
 
     /// Aborts every upload of people's patches and sources that was begun and has not ended, as [`BlobStore::sweep`] does.
@@ -105,6 +114,40 @@ impl BlobStore {
         }
         Ok(swept)
     }
+}
+
+/// Directories within each other below a place: those of logs and attempts, and one to spare.
+const DEEPEST: usize = 3;
+
+/// Removes what was begun in a directory, and the directories that are empty then.
+fn sweep_directory(directory: &FilePath, depth: usize) -> io::Result<usize> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut swept = 0;
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() && depth > 0 {
+            swept += sweep_directory(&entry.path(), depth - 1)?;
+        } else if kind.is_file() && is_begun(entry.file_name().as_encoded_bytes()) {
+            fs::remove_file(entry.path())?;
+            swept += 1;
+        }
+    }
+    if swept > 0 {
+        // One that is not empty stays.
+        let _kept = fs::remove_dir(directory);
+    }
+    Ok(swept)
+}
+
+/// Whether `object_store` named a file so that is to become another: a digest or an offset has no `#`.
+fn is_begun(name: &[u8]) -> bool {
+    let mut parts = name.rsplitn(2, |byte| *byte == b'#');
+    let number = parts.next().unwrap_or_default();
+    parts.next().is_some() && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
 }
 
 impl Bucket {

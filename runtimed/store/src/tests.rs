@@ -1,3 +1,5 @@
+use std::fs;
+
 use futures_util::stream;
 use runtimed_api::ids::AttemptNumber;
 
@@ -113,6 +115,75 @@ async fn a_file_of_several_parts_is_kept_whole() {
         .put_file(&place("u1"), &digest, bytes.len() as u64, &file, &mut Begun::default())
         .await
         .expect("there");
+}
+
+/// As a controller leaves it that was killed while a blob came: nobody sees the file, and the disk is as full of it.
+#[tokio::test]
+async fn what_was_begun_in_a_directory_goes_with_its_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let blobs = BlobStore::local(dir.path()).expect("a store");
+    let digest = Digest::of(b"hello");
+    blobs.put(&place("u1"), &digest, 9, pieces(&[b"hello"])).await.expect("kept");
+    blobs.put(&place("u2"), &digest, 9, pieces(&[b"hello"])).await.expect("kept");
+    blobs.put_log(&place("u2"), AttemptNumber(1), 0, "text".into()).await.expect("kept");
+    let begun =
+        ["runs/u1/0a#1", "runs/u2/0a#1", "runs/u2/logs/1/00000000000000000000#12", "trees/default/0b#1"];
+    fs::create_dir_all(dir.path().join("trees/default")).expect("made");
+    for name in begun {
+        fs::write(dir.path().join(name), "begun").expect("written");
+    }
+    fs::write(dir.path().join("trees/default/0b#x"), "somebody else's").expect("written");
+    blobs.remove(&place("u1")).await.expect("removed");
+    assert!(!dir.path().join("runs/u1").exists());
+    assert_eq!(blobs.sweep(&place("u2")).await.expect("swept"), 2);
+    assert_eq!(&blobs.read(&place("u2"), &digest, 9).await.expect("there")[..], b"hello");
+    assert_eq!(blobs.log_parts(&place("u2"), AttemptNumber(1)).await.expect("listed").len(), 1);
+    assert_eq!(blobs.sweep_uploaded().await.expect("swept"), 1);
+    assert_eq!(blobs.sweep(&place("u3")).await.expect("nothing is there"), 0);
+    assert!(dir.path().join("trees/default/0b#x").exists());
+}
+
+#[tokio::test]
+async fn what_arrived_before_a_break_is_not_sent_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let blobs = BlobStore::local(dir.path()).expect("a store");
+    let bytes: Vec<u8> = (0..30_000_003_u32).map(|i| (i % 251) as u8).collect();
+    let (digest, bytes) = (Digest::of(&bytes), Bytes::from(bytes));
+    // Each connection brings so many bytes, and breaks.
+    let brought = |from: u64, bytes: Bytes, count: usize| {
+        let rest = bytes.slice(usize::try_from(from).expect("small")..);
+        let pieces: Vec<_> = rest.chunks(300_007).map(Bytes::copy_from_slice).take(count).map(Ok).collect();
+        stream::iter(pieces.into_iter().chain([Err("cut".to_owned())]))
+    };
+    let (put, nothing) =
+        blobs.incoming(&place("u1"), &digest).take(u64::MAX, brought(0, bytes.clone(), 27)).await;
+    assert!(matches!(put, Err(BlobError::Broken(_))) && nothing.is_none(), "less than a part has arrived");
+    let (_, begun) =
+        blobs.incoming(&place("u1"), &digest).take(u64::MAX, brought(0, bytes.clone(), 29)).await;
+    let begun = begun.expect("a part has arrived");
+    assert_eq!(begun.arrived(), PART as u64);
+    let (_, begun) = begun.take(u64::MAX, brought(PART as u64, bytes.clone(), 60)).await;
+    let begun = begun.expect("two more have arrived");
+    assert_eq!(begun.arrived(), 3 * PART as u64);
+    assert!(matches!(blobs.get(&place("u1"), &digest, None).await, Err(BlobError::Missing)));
+    let rest = stream::iter([Ok::<_, String>(bytes.slice(3 * PART..))]);
+    let (put, nothing) = begun.take(u64::MAX, rest).await;
+    assert_eq!((put.expect("kept"), nothing.is_none()), (30_000_003, true));
+    assert!(blobs.read(&place("u1"), &digest, u64::MAX).await.expect("there") == bytes, "other bytes");
+    // A rest of other bytes is none of it; neither is one that nobody brings.
+    blobs.remove(&place("u1")).await.expect("removed");
+    for other in [true, false] {
+        let (_, begun) =
+            blobs.incoming(&place("u1"), &digest).take(u64::MAX, brought(0, bytes.clone(), 29)).await;
+        let begun = begun.expect("a part has arrived");
+        if other {
+            let (put, nothing) = begun.take(u64::MAX, pieces(&[b"other"])).await;
+            assert!(matches!(put, Err(BlobError::Digest(_))) && nothing.is_none());
+        } else {
+            begun.abort().await;
+        }
+        assert_eq!(files(dir.path()), Vec::<std::path::PathBuf>::new());
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path as FilePath;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{Stream, StreamExt as _};
+use futures_util::stream::Stream;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
 use runtimed_api::digest::Digest;
@@ -15,11 +15,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 
+use super::incoming::Incoming;
 use super::resume::{self, Begun};
 use super::{BlobError, BlobStore, Place};
 
 /// Bytes of a part; a store's smallest is 5 MiB, and it takes 10,000 of them.
-pub(super) const PART: usize = 8 * 1024 * 1024;
+pub const PART: usize = 8 * 1024 * 1024;
 /// Parts of one blob that are under way at once. Each is in memory.
 pub(super) const PARALLEL: usize = 4;
 
@@ -35,9 +36,17 @@ impl BlobStore {
         most: u64,
         body: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<u64, BlobError> {
-        let mut parts = Parts::new(self, self.blob(place, digest));
-        let taken = take(&mut parts, digest, most, body).await;
-        parts.end(taken).await
+        let (put, begun) = self.incoming(place, digest).take(most, body).await;
+        if let Some(begun) = begun {
+            begun.abort().await;
+        }
+        put
+    }
+
+    /// A blob of this digest that is to come from somebody whose connection may break.
+    #[must_use]
+    pub fn incoming(&self, place: &Place, digest: &Digest) -> Incoming {
+        Incoming::new(Parts::new(self, self.blob(place, digest)), *digest)
     }
 
     /// Keeps a file of the daemon's own, whose digest is known. One that is there already is not sent again where that is
@@ -74,30 +83,8 @@ impl BlobStore {
     }
 }
 
-async fn take<E: fmt::Display>(
-    parts: &mut Parts<'_>,
-    digest: &Digest,
-    most: u64,
-    body: impl Stream<Item = Result<Bytes, E>>,
-) -> Result<u64, BlobError> {
-    let mut body = std::pin::pin!(body);
-    let (mut hasher, mut size) = (Sha256::new(), 0_u64);
-    while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|error| BlobError::Broken(error.to_string()))?;
-        size = size.saturating_add(piece.len() as u64);
-        if size > most {
-            return Err(BlobError::TooLarge(most));
-        }
-        hasher.update(&piece);
-        parts.waiting.extend_from_slice(&piece);
-        parts.flush_full().await?;
-    }
-    same(hasher, digest)?;
-    Ok(size)
-}
-
 async fn take_file(
-    parts: &mut Parts<'_>,
+    parts: &mut Parts,
     digest: &Digest,
     size: u64,
     file: tokio::fs::File,
@@ -113,7 +100,10 @@ async fn take_file(
         }
         hasher.update(&parts.waiting[before..]);
         read += count as u64;
-        parts.flush_full().await?;
+        while parts.waiting.len() >= PART {
+            let part = parts.waiting.split_to(PART).freeze();
+            parts.send(part).await?;
+        }
     }
     // It is not sent as what it was: a disk that loses bytes must not be believed.
     same(hasher, digest)?;
@@ -126,28 +116,22 @@ pub(super) fn same(hasher: Sha256, digest: &Digest) -> Result<(), BlobError> {
 }
 
 /// A blob that is being sent.
-struct Parts<'a> {
-    store: &'a BlobStore,
+pub(super) struct Parts {
+    store: BlobStore,
     path: Path,
-    waiting: BytesMut,
+    /// What is not sent yet.
+    pub(super) waiting: BytesMut,
     upload: Option<Box<dyn MultipartUpload>>,
     flying: JoinSet<Result<(), object_store::Error>>,
 }
 
-impl<'a> Parts<'a> {
-    fn new(store: &'a BlobStore, path: Path) -> Self {
-        Self { store, path, waiting: BytesMut::new(), upload: None, flying: JoinSet::new() }
+impl Parts {
+    fn new(store: &BlobStore, path: Path) -> Self {
+        Self { store: store.clone(), path, waiting: BytesMut::new(), upload: None, flying: JoinSet::new() }
     }
 
-    async fn flush_full(&mut self) -> Result<(), BlobError> {
-        while self.waiting.len() >= PART {
-            let part = self.waiting.split_to(PART).freeze();
-            self.send(part).await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&mut self, part: Bytes) -> Result<(), BlobError> {
+    /// Sends a part as soon as there are few enough under way.
+    pub(super) async fn send(&mut self, part: Bytes) -> Result<(), BlobError> {
         self.store.room()?;
         while self.flying.len() >= PARALLEL {
             self.land().await?;
@@ -163,6 +147,14 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
+    /// Waits for all that was sent.
+    pub(super) async fn settle(&mut self) -> Result<(), BlobError> {
+        while !self.flying.is_empty() {
+            self.land().await?;
+        }
+        Ok(())
+    }
+
     /// Waits for one of the parts that are under way.
     async fn land(&mut self) -> Result<(), BlobError> {
         match self.flying.join_next().await {
@@ -173,20 +165,25 @@ impl<'a> Parts<'a> {
     }
 
     /// Brings it to its end: kept whole, or gone.
-    async fn end(mut self, taken: Result<u64, BlobError>) -> Result<u64, BlobError> {
+    pub(super) async fn end(mut self, taken: Result<u64, BlobError>) -> Result<u64, BlobError> {
         let kept = match taken {
             Ok(size) => self.finish().await.map(|()| size),
             Err(error) => Err(error),
         };
         if kept.is_err() {
-            self.flying.shutdown().await;
-            if let Some(upload) = &mut self.upload
-                && let Err(failed) = upload.abort().await
-            {
-                tracing::warn!(error = %failed, "the beginning of a broken upload could not be removed");
-            }
+            self.abort().await;
         }
         kept
+    }
+
+    /// Takes back what was sent.
+    pub(super) async fn abort(mut self) {
+        self.flying.shutdown().await;
+        if let Some(upload) = &mut self.upload
+            && let Err(failed) = upload.abort().await
+        {
+            tracing::warn!(error = %failed, "the beginning of a broken upload could not be removed");
+        }
     }
 
     async fn finish(&mut self) -> Result<(), BlobError> {
@@ -199,9 +196,7 @@ impl<'a> Parts<'a> {
         if !rest.is_empty() {
             self.send(rest).await?;
         }
-        while !self.flying.is_empty() {
-            self.land().await?;
-        }
+        self.settle().await?;
         if let Some(upload) = &mut self.upload {
             upload.complete().await.map_err(BlobError::Store)?;
         }

@@ -90,6 +90,28 @@ async fn a_controller_keeps_results_in_s3_and_leaves_no_parts() {
     assert!(cluster.drain().is_empty());
 }
 
+/// A controller on connections none of which lasts for the whole of a large artifact: it would never arrive if each began anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_artifact_comes_over_connections_that_break() {
+    let mut cluster = Cluster::start(Options { daemons: 0, ..Options::default() }).await;
+    let controller = cluster.url.trim_start_matches("http://").parse().expect("an address");
+    let proxy = FaultProxy::start(controller, &[], Fault::CutRequest(12_500_000));
+    cluster.add_daemon(&format!("http://{}", proxy.address()));
+    let line = "head -c 30000000 /dev/zero > $RUNTIMED_ARTIFACTS_DIR/zeros";
+    let run = cluster.run(shell("broken", line, "")).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert!(result(&run).uploads_incomplete.is_empty(), "{:?}", result(&run).uploads_incomplete);
+    assert!(cluster.drain().is_empty());
+    let name = "broken".parse().expect("a name");
+    let zeros = cluster.client.artifact(&namespace(), &name, "zeros").await.expect("an artifact");
+    assert!(zeros.bytes().await.expect("its bytes") == vec![0; 30_000_000], "other bytes");
+    let uid = run.metadata.uid.expect("a uid");
+    let results = cluster.controller_dir().join("blobs/runs").join(uid.as_str());
+    let names = fs::read_dir(results).expect("there").flatten().map(|entry| entry.file_name());
+    let names: Vec<_> = names.collect();
+    assert!(names.iter().all(|name| !name.as_encoded_bytes().contains(&b'#')), "{names:?}");
+}
+
 /// The same with a directory that both have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_can_be_shared() {

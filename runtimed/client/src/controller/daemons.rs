@@ -1,15 +1,19 @@
 //! What a daemon says to a controller.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Body, Method, StatusCode, Url};
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::{AttemptKey, RunName, SessionId};
 use runtimed_api::manifest::Manifest;
 use runtimed_api::session::{
-    INSTANCE, Lease, LeaseRequest, OpenSession, Renew, Renewed, Reported, Reports, SecretText, Session,
+    Arrived, INSTANCE, Lease, LeaseRequest, OpenSession, Renew, Renewed, Reported, Reports, SecretText,
+    Session,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
@@ -19,8 +23,10 @@ use crate::download::Download;
 use crate::error::ClientError;
 use crate::exchange::{PATIENCE, read_json, secret_header};
 
-/// The longest silence within a blob that comes.
+/// The longest silence within a blob that comes or goes.
 const STALL: Duration = Duration::from_secs(60);
+/// How long a controller may take to keep a blob that it has: all of it has to get to its disk.
+const KEEPING: Duration = Duration::from_secs(300);
 /// The largest lease: a Run, its secrets and its patches' names.
 const MAX_LEASE: u64 = 16 * 1024 * 1024;
 /// Pieces in which a file is read for upload, in bytes.
@@ -102,29 +108,65 @@ impl Controller {
         self.exchange.post(self.session(session, "reports"), reports).await
     }
 
-    /// `PUT /v1/blobs/{digest}` of `size` bytes, with the token of a lease (or the daemon's own, after a restart). A blob
-    /// that is there already is answered like one that was not.
+    /// `PUT /v1/blobs/{digest}`, with the token of a lease: what comes after the first `from` bytes, which have arrived before,
+    /// `size` bytes. A blob that is there already is answered like one that was not.
     ///
     /// # Errors
-    /// Among others `TooLarge`, or `InvalidRequest` when the bytes have another digest.
+    /// Among others `TooLarge`, `InvalidRequest` when the bytes have another digest, and `Conflict` when others have arrived.
     pub async fn put_blob(
         &self,
         digest: &Digest,
+        from: u64,
         size: u64,
         blob: Blob,
         token: &SecretText,
     ) -> Result<(), ClientError> {
+        let taken = Arc::new(AtomicU64::new(0));
         let body = match blob {
-            Blob::Bytes(bytes) => Body::from(bytes),
+            Blob::Bytes(bytes) => {
+                taken.store(size, Ordering::Relaxed);
+                Body::from(bytes)
+            }
             // A file that grows meanwhile is cut at its size; one that shrinks breaks the request.
-            Blob::File(file) => Body::wrap_stream(ReaderStream::with_capacity(file.take(size), PIECE)),
+            Blob::File(file) => {
+                let taken = Arc::clone(&taken);
+                let pieces = ReaderStream::with_capacity(file.take(size), PIECE);
+                Body::wrap_stream(pieces.inspect_ok(move |piece| {
+                    taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                }))
+            }
         };
-        let request = self
-            .exchange
-            .request(Method::PUT, self.blob(digest), Some(token))?
-            .header(CONTENT_LENGTH, size)
-            .body(body);
-        self.exchange.send(request, upload_patience(size)).await.map(drop)
+        let mut url = self.blob(digest);
+        if from > 0 {
+            url.query_pairs_mut().append_pair("from", &from.to_string());
+        }
+        let request =
+            self.exchange.request(Method::PUT, url, Some(token))?.header(CONTENT_LENGTH, size).body(body);
+        let sent = self.exchange.send(request, upload_patience(size));
+        let mut sent = std::pin::pin!(sent);
+        let mut before = 0;
+        loop {
+            let patience = if before < size { STALL } else { KEEPING };
+            if let Ok(sent) = tokio::time::timeout(patience, &mut sent).await {
+                return sent.map(drop);
+            }
+            let now = taken.load(Ordering::Relaxed);
+            if now == before {
+                return Err(ClientError::late(&self.blob(digest), patience));
+            }
+            before = now;
+        }
+    }
+
+    /// `GET /v1/blobs/{digest}/arrived`: how many bytes of a blob arrived before its connection broke, none of a small one.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn arrived(&self, digest: &Digest, token: &SecretText) -> Result<u64, ClientError> {
+        let url = self.exchange.url(["v1", "blobs", &digest.to_string(), "arrived"]);
+        let request = self.exchange.request(Method::GET, url, Some(token))?;
+        let arrived: Arrived = self.exchange.json(request, PATIENCE).await?;
+        Ok(arrived.bytes)
     }
 
     /// `PUT /v1/logs/{offset}`: a segment of an attempt's log, in the place of one that began there. With the token of the
