@@ -23,6 +23,8 @@ use crate::state_dir::StateDir;
 
 /// How the names of spools begin, in the state directory.
 const SPOOL: &[u8] = b"attempt-";
+/// Says in a spool whose log is still to go up: its attempt is over by then, and the journal forgets it.
+const LEFT: &str = "left";
 
 /// How long a worker of an earlier daemon may take to end its tree, and how long it may take until all is dead.
 const SUPERVISED: Duration = Duration::from_secs(3);
@@ -91,19 +93,22 @@ pub async fn recover(
         if removed {
             records.push(Record::Released { attempt: key.clone() });
         }
-        tracing::warn!(attempt = %key, finished = open.finished, removed, "found what an earlier daemon left");
-        journal.append(records).await?;
         if let Some(tree) = open.tree.as_ref().filter(|_| !open.finished) {
             let spool = dir.path().join(format!("attempt-{tree}"));
             if spool.join("log").is_dir() {
+                if let Err(error) = mark_left(&spool, key) {
+                    tracing::warn!(%error, "the end of a log is lost if this daemon dies before it has gone up");
+                }
                 logs.push((key.clone(), spool));
             }
         }
+        tracing::warn!(attempt = %key, finished = open.finished, removed, "found what an earlier daemon left");
+        journal.append(records).await?;
     }
     if known == Known::Beginning {
         quarantined += sweep(roots);
     }
-    remove_spools(dir.path(), &logs);
+    remove_spools(dir.path(), &mut logs);
     Ok(Recovered { reports, quarantined, logs })
 }
 
@@ -166,19 +171,27 @@ pub(crate) fn hold(tree: &Tree) -> Result<(), Errno> {
     flock(tree.fd(), FlockOperation::NonBlockingLockExclusive)
 }
 
-/// Removes every spool but those of `logs`. By name and not by the journal: an earlier daemon may have died after it had
-/// journaled that all else was gone.
-fn remove_spools(dir: &Path, logs: &[(AttemptKey, PathBuf)]) {
+fn mark_left(spool: &Path, key: &AttemptKey) -> std::io::Result<()> {
+    std::fs::write(spool.join(LEFT), serde_json::to_vec(key)?)
+}
+
+/// Removes every spool but those of `logs`, to which those are added that an earlier daemon has not come to the end of. By name
+/// and not by the journal: that daemon may have died after it had journaled that all else was gone.
+fn remove_spools(dir: &Path, logs: &mut Vec<(AttemptKey, PathBuf)>) {
     let found = match std::fs::read_dir(dir) {
         Ok(found) => found,
         Err(error) => return tracing::error!(%error, "spools cannot be looked for"),
     };
     for entry in found.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(SPOOL)) {
-        if logs.iter().any(|(_, spool)| *spool == entry.path()) {
+        let spool = entry.path();
+        if logs.iter().any(|(_, kept)| *kept == spool) {
             continue;
         }
-        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-            tracing::error!(%error, spool = %entry.path().display(), "a spool is left behind");
+        let left = std::fs::read(spool.join(LEFT)).ok();
+        if let Some(key) = left.and_then(|left| serde_json::from_slice(&left).ok()) {
+            logs.push((key, spool));
+        } else if let Err(error) = std::fs::remove_dir_all(&spool) {
+            tracing::error!(%error, spool = %spool.display(), "a spool is left behind");
         }
     }
 }
@@ -255,7 +268,8 @@ fn lost(key: &AttemptKey, open: &Attempt, scrub: Option<Scrub>) -> Report {
 }
 
 /// What may not have arrived of an attempt whose daemon died after its command had ended. Only a part of it may be missing:
-/// nobody knows any more what the store has taken.
+/// nobody knows any more what the store has taken. Of the log nothing is: what is on the disk goes up after this, and what does
+/// not come after all is a gap to whoever reads it.
 fn not_uploaded(result: &AttemptResult, collected: bool) -> Vec<String> {
     if !collected {
         return vec!["outputs, artifacts and patch: the daemon died before they were collected".to_owned()];
@@ -296,5 +310,21 @@ mod tests {
         drop(trees);
         assert_eq!(sweep(&roots), 0);
         assert_eq!(roots.tmp.list().expect("lists"), []);
+    }
+
+    #[test]
+    fn a_log_that_has_not_gone_up_yet_outlives_another_daemon() {
+        let state = tempfile::tempdir().expect("a directory");
+        let spools = ["attempt-left", "attempt-known", "attempt-done"].map(|name| state.path().join(name));
+        spools.iter().for_each(|spool| std::fs::create_dir_all(spool.join("log")).expect("made"));
+        let key = serde_json::json!({ "namespace": "n", "name": "r", "uid": "u", "attempt": 1, "fence": 2 });
+        let key: AttemptKey = serde_json::from_value(key).expect("a key");
+        for spool in &spools[..2] {
+            mark_left(spool, &key).expect("written");
+        }
+        let mut logs = vec![(key.clone(), spools[1].clone())];
+        remove_spools(state.path(), &mut logs);
+        assert_eq!(logs, [(key.clone(), spools[1].clone()), (key, spools[0].clone())]);
+        assert_eq!(spools.map(|spool| spool.is_dir()), [true, true, false]);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::AttemptKey;
+use runtimed_api::problem::Code;
 use runtimed_api::session::SecretText;
 use runtimed_client::ClientError;
 use runtimed_client::controller::{Blob, LogOf};
@@ -52,6 +53,11 @@ impl UploadError {
             Self::Controller(error) => error.is_retryable(),
             Self::Store(error) => error.is_retryable(),
         }
+    }
+
+    /// The attempt is another's by now, or its log is closed.
+    fn is_stale(&self) -> bool {
+        matches!(self, Self::Controller(error) if error.code() == Some(Code::StaleFence))
     }
 
     /// How long to wait before the next try.
@@ -195,20 +201,11 @@ async fn read(path: PathBuf, length: u64) -> Result<Bytes, BlobError> {
 /// Takes the log that an earlier life of the daemon left to the store, and removes what is left of the attempt.
 pub(crate) async fn leftover(daemon: Arc<Daemon>, key: AttemptKey, spool: PathBuf) {
     let deadline = Instant::now() + daemon.config.upload.deadline.get();
-    for segment in left_segments(&spool.join("log")) {
-        let mut failures = 0;
-        loop {
-            let error = match send_left(&daemon, &key, &segment).await {
-                Ok(()) => break,
-                Err(error) => error,
-            };
-            let pause = error.pause(failures);
-            failures += 1;
-            if !error.is_retryable() || Instant::now() + pause >= deadline {
-                tracing::warn!(%error, "the end of a log is lost with the daemon that wrote it");
-                break;
-            }
-            tokio::time::sleep(pause).await;
+    match send_left(&daemon, &key, &spool, deadline).await {
+        Ok(()) => {}
+        Err(error) if error.is_stale() => tracing::debug!(%error, "nothing more is taken of a log"),
+        Err(error) => {
+            tracing::warn!(%error, "the end of a log is lost with the daemon that wrote it");
         }
     }
     let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(spool));
@@ -219,9 +216,26 @@ pub(crate) async fn leftover(daemon: Arc<Daemon>, key: AttemptKey, spool: PathBu
     }
 }
 
-async fn send_left(daemon: &Daemon, key: &AttemptKey, segment: &Segment) -> Result<(), UploadError> {
-    let bytes = read(segment.path.clone(), segment.stored).await?;
-    put_log(daemon, key, segment.offset, bytes, LogOf::Left(key, daemon.state.instance())).await
+async fn send_left(
+    daemon: &Daemon,
+    key: &AttemptKey,
+    spool: &Path,
+    deadline: Instant,
+) -> Result<(), UploadError> {
+    for segment in left_segments(&spool.join("log")) {
+        let bytes = read(segment.path, segment.stored).await?;
+        let of = LogOf::Left(key, daemon.state.instance());
+        let mut failures = 0;
+        while let Err(error) = put_log(daemon, key, segment.offset, bytes.clone(), of).await {
+            let pause = error.pause(failures);
+            failures += 1;
+            if !error.is_retryable() || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+    Ok(())
 }
 
 /// The segments in a directory, as their names say.

@@ -75,7 +75,8 @@ async fn an_outcome_survives_a_restart_of_the_daemon_while_the_controller_is_awa
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_collected_is_reported_by_the_next_daemon_and_what_did_not_arrive_is_named() {
     let mut cluster = Cluster::start(Options { lease: "60s", ..Options::default() }).await;
-    let script = "echo up; echo k=v > $RUNTIMED_OUTPUTS; echo kept > $RUNTIMED_ARTIFACTS_DIR/file; sleep 0.3";
+    let script = "echo up; echo k=v > $RUNTIMED_OUTPUTS; echo kept > $RUNTIMED_ARTIFACTS_DIR/file; sleep 0.3
+        seq -w 1000000";
     let name = cluster.submit(shell("half", script, ""), &[]).await;
     cluster.until_printed(&name).await;
     cluster.controller().expect("it runs").signal(Signal::STOP);
@@ -93,6 +94,12 @@ async fn what_was_collected_is_reported_by_the_next_daemon_and_what_did_not_arri
     assert_eq!(ended.end, AttemptEnd::Completed);
     assert_eq!(ended.outputs.get("k").map(String::as_str), Some("v"));
     assert_eq!(ended.uploads_incomplete, ["artifacts: the daemon died during the upload"]);
-    assert_eq!(cluster.log(&name).await, "up\n");
+    // The result came first, and the log follows it: 8 MB of it, whatever becomes of that daemon as well.
+    cluster.kill_daemon(0);
+    cluster.restart_daemon(0);
+    let lines: String = (1..=1_000_000).map(|line| format!("{line:07}\n")).collect();
+    let printed = format!("up\n{lines}");
+    assert_eq!(ended.log.bytes, printed.len() as u64);
+    eventually("all of the log", async || cluster.log(&name).await == printed).await;
     assert!(cluster.drain().is_empty());
 }

@@ -10,9 +10,12 @@ use runtimed_api::log;
 use runtimed_api::problem::{Code, Problem};
 use runtimed_api::run::status::{AttemptEnd, AttemptResult};
 use runtimed_api::session::INSTANCE;
+use runtimed_client::logs::Source as _;
 
 use super::super::answer::{Answer, Failure, invalid};
 use super::super::{App, Shared, body};
+use super::stored::Stored;
+use super::unreadable;
 use crate::auth::{bearer, unknown};
 use crate::core::{Blobs, RunKey};
 use crate::store::Key;
@@ -49,13 +52,13 @@ pub(in crate::api) async fn put(
 }
 
 /// What a daemon has left of an attempt that it lost, because it died: by its own token and its own secret, for the lease's
-/// token is nowhere any more. Only the log of the attempt that was handed to this very daemon, and only while that is not
-/// known to be whole.
+/// token is nowhere any more. Only the log of the attempt that was handed to this very daemon, and only until all is here that
+/// its result counts: the result may come before the log.
 async fn late(app: &App, headers: &HeaderMap, key: &AttemptKey) -> Answer<Blobs> {
     let token = app.authority.daemon(headers).map_err(|_| Failure(unknown()))?;
     let closed = || Failure(Problem::new(Code::StaleFence, format!("the log of {key} is closed")));
-    let run = Key::run(&RunKey { namespace: key.namespace.clone(), name: key.name.clone() });
-    let stored = app.store.get(run).await?.ok_or_else(closed)?;
+    let run = RunKey { namespace: key.namespace.clone(), name: key.name.clone() };
+    let stored = app.store.get(Key::run(&run)).await?.ok_or_else(closed)?;
     let record = stored.object.run().filter(|record| record.uid == key.uid).ok_or_else(closed)?;
     let mut attempts = record.status.attempts.iter();
     let of_fence = attempts.find(|attempt| attempt.number == key.attempt && attempt.fence == key.fence);
@@ -64,9 +67,14 @@ async fn late(app: &App, headers: &HeaderMap, key: &AttemptKey) -> Answer<Blobs>
     if shown.is_none() || record.hold(attempt).instance != shown {
         return Err(Failure(Problem::new(Code::Forbidden, format!("{key} was handed to another daemon"))));
     }
-    let whole = |result: &AttemptResult| result.end != AttemptEnd::Lost && result.log.bytes > 0;
-    if attempt.result.as_ref().is_some_and(whole) {
-        return Err(closed());
+    let place = Blobs::Run(record.uid.clone());
+    let counted = |result: &AttemptResult| result.end != AttemptEnd::Lost && result.log.bytes > 0;
+    if let Some(result) = attempt.result.as_ref().filter(|result| counted(result)) {
+        // Segments come in order, so that what the last of them reaches is all here.
+        let mut stored = Stored::of(&app.blobs, &place, key.attempt, None).await?;
+        if stored.end().await.map_err(|error| unreadable(&run, &error))? >= result.log.bytes {
+            return Err(closed());
+        }
     }
-    Ok(Blobs::Run(record.uid.clone()))
+    Ok(place)
 }
