@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtimed_api::log::Stream;
 use rustix::pipe::fcntl_setpipe_size;
@@ -30,14 +31,23 @@ const LARGE_PIPE_BYTES: usize = 256 * 1024;
 /// So many full pipes in a row tell such a command.
 const FULL: u32 = 8;
 
+/// A pipe in which nothing comes for so long has what waits for more shown.
+const IDLE: Duration = Duration::from_millis(50);
+
 async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) -> u64 {
     // Taken only once there is something to read: many commands never write to one of the two.
     let mut buffer = Vec::new();
     let mut shown = Vec::new();
     let (mut room, mut full) = (PIPE_BYTES, 0_u32);
     loop {
-        if pipe.readable().await.is_err() {
-            break;
+        tokio::select! {
+            ready = pipe.readable() => if ready.is_err() { break },
+            () = tokio::time::sleep(IDLE), if masker.waits() => {
+                shown.clear();
+                masker.settle(&mut shown);
+                log.write(stream, &shown).await;
+                continue;
+            }
         }
         buffer.resize(room, 0);
         match pipe.try_read(&mut buffer) {
@@ -51,6 +61,10 @@ async fn one(pipe: Receiver, stream: Stream, mut masker: Masker, log: &Log) -> u
                 shown.clear();
                 masker.push(&buffer[..count], &mut shown);
                 log.write(stream, &shown).await;
+                if count == room {
+                    // There is more at once: others are let go on first.
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => break,
@@ -77,5 +91,38 @@ pub async fn diagnostics(mut pipe: Receiver) {
     }
     for line in String::from_utf8_lossy(&text).lines().take(100) {
         tracing::warn!(worker = line.escape_debug().to_string(), "the worker said");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::logs::{Bounds, Overflow, Pool};
+
+    /// What may be shown is, though nothing comes after it and the pipe stays open: also where the masker puts it off.
+    #[tokio::test]
+    async fn nothing_waits_in_an_idle_pipe_that_cannot_be_a_secret() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pool = Pool::new(u64::MAX);
+        let bounds = Bounds { limit: u64::MAX, share: pool.share(), overflow: Overflow::Drop };
+        let log = Arc::new(Log::new(dir.path().to_owned(), bounds));
+        let secret: Vec<u8> = (0..20_000_u32).flat_map(|i| format!("{i} ").into_bytes()).collect();
+        let redactor = Redactor::default();
+        redactor.register(&[("x", &secret[..60_000])]).expect("registers");
+        let (receive, mut send) = std::io::pipe().expect("a pipe");
+        let (other, _) = std::io::pipe().expect("a pipe");
+        let receiver = |end: std::io::PipeReader| Receiver::from_owned_fd(end.into()).expect("a receiver");
+        let pumping = tokio::spawn(pump(receiver(receive), receiver(other), redactor, Arc::clone(&log)));
+        let mut ends = log.ends();
+        send.write_all(&[b"name? ", &secret[..30_000]].concat()).expect("writes");
+        ends.wait_for(|end| end.offset == 6).await.expect("the question is shown");
+        // A little that ends the likeness, but of which the masker does not look for that at once.
+        send.write_all(b"and then? ").expect("writes");
+        let shown = ends.wait_for(|end| end.offset == 30_016);
+        tokio::time::timeout(Duration::from_secs(10), shown).await.expect("in time").expect("all of it");
+        drop(send);
+        assert_eq!(pumping.await.expect("ends"), 0);
     }
 }

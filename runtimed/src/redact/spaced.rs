@@ -12,6 +12,15 @@ const FOUR: u64 = 0x8080_8080;
 /// have the beginning of its secret remembered, and all the white space after it.
 const MAX_GAP: usize = 256;
 
+/// How many bytes so many digits may be spread over. Text of 32 bits a character has three bytes between two digits, a byte on each
+/// line far from the margin has more; but who may have all of it filled with blanks has a hundred times as much held back as the
+/// longest secret is.
+pub(super) fn reach(digits: usize) -> usize {
+    const BLANKS_TO_EACH: usize = 8;
+    const ANY_WAY: usize = 4096;
+    digits.saturating_mul(1 + BLANKS_TO_EACH).saturating_add(ANY_WAY)
+}
+
 /// What is looked through: all bytes up to the space.
 pub(super) fn is_blank(byte: u8) -> bool {
     byte <= b' '
@@ -52,8 +61,8 @@ pub(super) fn around(
     let (before, after) = needle.split_at_checked(within)?;
     let first = solid(text, at)?;
     let (mut start, mut end) = (first, first);
-    let forwards = after.iter().all(|wanted| match solid(text, end) {
-        Some(place) if text[place] == *wanted && place - end <= MAX_GAP => {
+    let forwards = after.iter().all(|wanted| match solid(&text[..text.len().min(end + MAX_GAP + 1)], end) {
+        Some(place) if text[place] == *wanted => {
             end = place + 1;
             true
         }
@@ -71,14 +80,15 @@ pub(super) fn around(
             }
         });
     *work = work.saturating_sub(end - start + 1);
-    whole.then_some(start..end)
+    (whole && end - start <= reach(needle.len())).then_some(start..end)
 }
 
 /// From where on a text has `count` bytes that are not blank and belong together, or as many as there are at its end.
 pub(super) fn last(text: &[u8], count: usize) -> usize {
     let mut from = text.len();
+    let least = from.saturating_sub(reach(count));
     for _ in 0..count {
-        let near = from.saturating_sub(MAX_GAP + 1);
+        let near = from.saturating_sub(MAX_GAP + 1).max(least);
         match text[near..from].iter().rposition(|byte| !is_blank(*byte)) {
             Some(place) => from = near + place,
             None => break,

@@ -8,17 +8,28 @@
 //! the beginning of a secret that goes on in the next one: as the last word of any line may be, and a person waits for
 //! that line. So fewer than eight digits before white space are shown and remembered; if a secret goes on from there, the
 //! rest of it is masked.
+//!
+//! What is held back is searched again with what comes then. So that who prints the beginning of a large secret, and then goes on
+//! in small pieces, does not cost more with each of them, a large tail waits until enough has come that the search is worth it:
+//! each byte is searched a bounded number of times. Who feeds a masker has it [`settle`](Masker::settle) when no more comes.
 
 use super::needles::{Needles, Redactor};
 use super::set::{Hit, SHORTEST};
 use super::spaced::{self, Places, is_blank, squeeze};
 
+/// So many bytes are searched again with each piece: it takes no longer than reading that from its pipe.
+const SMALL: usize = 4096;
+/// More of them are, once there is this part as much of new ones.
+const WORTH: usize = 8;
+
 /// Masks one stream.
 #[derive(Debug)]
 pub struct Masker {
     redactor: Redactor,
-    /// The tail that may be the beginning of a secret.
+    /// The tail that may be the beginning of a secret, and what came since that was not looked at.
     carry: Vec<u8>,
+    /// How much of it was searched.
+    searched: usize,
     /// How much of it is shown or masked already.
     done: usize,
     /// How much of that was masked.
@@ -49,7 +60,15 @@ impl Masker {
     /// A masker at the beginning of a stream.
     #[must_use]
     pub fn new(redactor: Redactor) -> Self {
-        Self { redactor, carry: Vec::new(), done: 0, masked: 0, hits: 0, scratch: Scratch::default() }
+        Self {
+            redactor,
+            carry: Vec::new(),
+            searched: 0,
+            done: 0,
+            masked: 0,
+            hits: 0,
+            scratch: Scratch::default(),
+        }
     }
 
     /// Takes the next piece, and appends to `out` what may be shown.
@@ -59,17 +78,39 @@ impl Masker {
             return;
         };
         if self.carry.is_empty() {
-            self.advance(&needles, piece, false, out);
-        } else {
-            let mut text = std::mem::take(&mut self.carry);
-            text.extend_from_slice(piece);
-            self.advance(&needles, &text, false, out);
+            let keep = self.advance(&needles, piece, false, out);
+            self.carry.extend_from_slice(&piece[keep..]);
+            self.searched = self.carry.len();
+            return;
         }
+        self.carry.extend_from_slice(piece);
+        let new = self.carry.len() - self.searched;
+        if self.searched <= SMALL || new >= self.searched / WORTH {
+            self.settle(out);
+        }
+    }
+
+    /// Whether something waits for more that may not have to: then it is settled when nothing comes for a while.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.searched < self.carry.len()
+    }
+
+    /// Appends to `out` whatever may be shown by now.
+    pub fn settle(&mut self, out: &mut Vec<u8>) {
+        let Some(needles) = self.redactor.needles() else { return };
+        let mut text = std::mem::take(&mut self.carry);
+        let keep = self.advance(&needles, &text, false, out);
+        text.drain(..keep);
+        text.shrink_to(SMALL.max(text.len()).saturating_mul(2));
+        self.carry = text;
+        self.searched = self.carry.len();
     }
 
     /// The stream is over: what was held back is no secret.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let text = std::mem::take(&mut self.carry);
+        self.searched = 0;
         if let Some(needles) = self.redactor.needles() {
             self.advance(&needles, &text, true, out);
         }
@@ -81,8 +122,8 @@ impl Masker {
         self.hits
     }
 
-    /// Lets through what of `text` can be told, and keeps the rest of it.
-    fn advance(&mut self, needles: &Needles, text: &[u8], last: bool, out: &mut Vec<u8>) {
+    /// Lets through what of `text` can be told, and says from where on it is to be kept.
+    fn advance(&mut self, needles: &Needles, text: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let Scratch { tail, found, hits } = &mut self.scratch;
         let tail = if last { Tail::none(text) } else { Tail::of(needles, text, tail) };
         find(needles, text, hits, found);
@@ -112,10 +153,9 @@ impl Masker {
             done = tail.hold;
         }
         let keep = tail.keep.min(done);
-        self.carry.clear();
-        self.carry.extend_from_slice(&text[keep..]);
         self.done = done - keep;
         self.masked = masked.saturating_sub(keep);
+        keep
     }
 }
 
