@@ -58,11 +58,18 @@ impl Share {
         got
     }
 
-    /// Gives back what was taken and is not used after all.
+    /// Gives back what was taken a moment ago and is not used after all. Nobody is woken for it: two who each want more than there is
+    /// would wake each other for ever.
     pub(super) fn put_back(&mut self, unused: u64) {
         let unused = unused.min(self.taken);
         *self.pool.lock() -= unused;
         self.taken -= unused;
+    }
+
+    /// Gives back what was taken and could not be used, and wakes who waits for it.
+    pub(super) fn free(&mut self, unused: u64) {
+        self.put_back(unused);
+        self.pool.freed.notify_waiters();
     }
 
     /// Where it is from.

@@ -21,6 +21,9 @@ use crate::room;
 /// Past this many bytes a new segment is begun.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
+/// What is written at once: a segment is no longer than a store takes, however much text is let go at once.
+const WRITE_BYTES: usize = 1024 * 1024;
+
 /// What stands before the text of a record, and what a gap takes, in bytes.
 const HEAD: u64 = RECORD_HEADER_BYTES as u64;
 const GAP_BYTES: u64 = HEAD + 8;
@@ -153,9 +156,10 @@ impl Log {
             // Registered before the look, so that no room is missed.
             freed.as_mut().enable();
             let mut ends = self.end.subscribe();
-            let taken = self.put(stream, text);
+            let taken = self.put(stream, &text[..text.len().min(WRITE_BYTES)]);
+            let waits = taken < text.len().min(WRITE_BYTES);
             text = &text[taken..];
-            if !text.is_empty() {
+            if waits {
                 tokio::select! {
                     () = freed => {}
                     // Released, or closed.
@@ -175,6 +179,7 @@ impl Log {
         let keep = usize::try_from(inner.take(room)).unwrap_or(text.len());
         if let Err(error) = inner.text(&self.dir, micros, stream, &text[..keep]) {
             inner.failure = Some(error.to_string());
+            inner.free(keep as u64);
             inner.drop_bytes(keep as u64);
         }
         let waits = self.overflow == Overflow::Block && !inner.released;
@@ -320,17 +325,30 @@ impl Inner {
     /// Takes room for so many bytes of text out of the pool, and says for how many there was: what stands beside them on the disk
     /// is charged as well, for a command that writes byte by byte would take fourteen times what it writes.
     fn take(&mut self, text: u64) -> u64 {
-        let gap = if self.untold > 0 { GAP_BYTES } else { 0 };
-        let with_heads = |text: u64| text + gap + text.div_ceil(MAX_RECORD_BYTES as u64) * HEAD;
+        let gap = self.gap_bytes();
         let Some(share) = self.share.as_mut().filter(|_| text > 0) else { return 0 };
-        let got = share.take(with_heads(text));
-        if got == with_heads(text) {
+        let all = with_heads(text) + gap;
+        let got = share.take(all);
+        if got == all {
             return text;
         }
-        let keep = got.saturating_sub(with_heads(got) - got);
-        let used = if keep > 0 { with_heads(keep) } else { 0 };
+        let keep = got.saturating_sub(with_heads(got) + gap - got);
+        let used = if keep > 0 { with_heads(keep) + gap } else { 0 };
         share.put_back(got - used);
         keep
+    }
+
+    /// Gives back what was taken for text that could not be written, and for the gap before it if that could not be either.
+    fn free(&mut self, text: u64) {
+        let gap = self.gap_bytes();
+        if let Some(share) = self.share.as_mut().filter(|_| text > 0) {
+            share.free(with_heads(text) + gap);
+        }
+    }
+
+    /// Bytes of the gap that is to be told next.
+    fn gap_bytes(&self) -> u64 {
+        if self.untold > 0 { GAP_BYTES } else { 0 }
     }
 
     /// Appends text, and before it what is missing there.
@@ -401,6 +419,11 @@ impl Inner {
         self.records += records;
         Ok(())
     }
+}
+
+/// So many bytes of text with what stands before them.
+fn with_heads(text: u64) -> u64 {
+    text + text.div_ceil(MAX_RECORD_BYTES as u64) * HEAD
 }
 
 #[cfg(test)]

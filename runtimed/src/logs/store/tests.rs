@@ -124,6 +124,53 @@ async fn what_stands_beside_the_text_counts_as_well() {
     assert_eq!(facts.segments.iter().map(|segment| segment.stored).sum::<u64>(), log.end().stored);
 }
 
+/// The masker may let go of much at once, and a store takes segments of 8 MiB at most.
+#[tokio::test]
+async fn a_segment_is_bounded_whatever_is_written_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = unbounded(&dir);
+    let all: Vec<u8> = (0..20_000_000_u32).map(|i| i.to_le_bytes()[i as usize % 3]).collect();
+    log.write(Stream::Stdout, b"a little before it").await;
+    log.write(Stream::Stdout, &all).await;
+    log.close();
+    let facts = log.facts();
+    assert_eq!(facts.bytes, 18 + 20_000_000);
+    let longest = facts.segments.iter().map(|segment| segment.stored).max();
+    assert!(longest < Some(6 * 1024 * 1024), "{longest:?} bytes in one");
+    assert!(text(&log)[18..] == all, "other bytes");
+}
+
+/// A disk that takes nothing for a while: what is dropped then does not count against what the pod's logs may take.
+#[tokio::test]
+async fn what_could_not_be_written_takes_nothing_of_the_pods_bound() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pool = Pool::new(100_000);
+    let (one, waiting) =
+        (log(&dir, u64::MAX, &pool, Overflow::Drop), log(&dir, u64::MAX, &pool, Overflow::Block));
+    let place = dir.path().join("log-0");
+    std::fs::write(&place, "no directory").expect("writes");
+    for _ in 0..10 {
+        one.write(Stream::Stdout, &[b'1'; 50_000]).await;
+    }
+    let facts = one.facts();
+    assert_eq!((facts.bytes, facts.dropped, pool.used()), (0, 500_000, 0));
+    assert!(facts.failure.is_some());
+    std::fs::remove_file(&place).expect("removes");
+    one.write(Stream::Stdout, &[b'2'; 90_000]).await;
+    one.close();
+    assert_eq!((one.facts().bytes, one.facts().gaps), (90_000, 1));
+    // Who waits for room is woken by what is given back.
+    let writer = tokio::spawn({
+        let waiting = Arc::clone(&waiting);
+        async move { waiting.write(Stream::Stdout, &[b'3'; 50_000]).await }
+    });
+    let mut ends = waiting.ends();
+    ends.wait_for(|end| end.offset > 0).await.expect("it writes what there is room for");
+    one.lock().share.as_mut().expect("not forgotten").free(60_000);
+    ends.wait_for(|end| end.offset == 50_000).await.expect("it goes on");
+    writer.await.expect("it ends");
+}
+
 /// Whatever the pieces, and whatever is in them: what is read is what was written, with its stream and place.
 #[tokio::test]
 async fn every_byte_is_kept_as_it_was_written() {
