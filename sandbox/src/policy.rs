@@ -101,6 +101,10 @@ pub struct Rlimits {
     pub cpu_seconds: Option<u64>,
     /// Bytes of private memory that a single process may write to: heap and anonymous maps (`RLIMIT_DATA`, setrlimit(2)).
     pub data: Option<u64>,
+    /// No limit, but a number that all that is started bears for good, so that it is found whatever became of its starter. It is
+    /// the limit of file locks, which the kernel has not looked at since 2.4.25 (`RLIMIT_LOCKS`, getrlimit(2)); the filter lets
+    /// nobody set it. Where there is a hard limit already, no mark is set.
+    pub mark: Option<u64>,
 }
 
 /// Files of `/proc` that say nothing about other processes, and without which common programs fail or guess.

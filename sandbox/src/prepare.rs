@@ -173,7 +173,10 @@ fn rlimits(limits: Rlimits) -> Vec<(Resource, Rlimit)> {
         (Resource::Cpu, limits.cpu_seconds),
         (Resource::Data, limits.data),
     ];
-    let set = wanted.into_iter().filter_map(|(resource, limit)| Some((resource, limit?)));
+    // One that is lowered already is somebody else's mark, and may not be raised.
+    let unmarked = rustix::process::getrlimit(Resource::Locks).maximum.is_none();
+    let mark = (Resource::Locks, limits.mark.filter(|_| unmarked));
+    let set = wanted.into_iter().chain([mark]).filter_map(|(resource, limit)| Some((resource, limit?)));
     set.map(|(resource, limit)| {
         let hard = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
         // SIGXCPU comes at the soft limit and says what it is about, SIGKILL at the hard one does not: a second between

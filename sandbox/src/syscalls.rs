@@ -37,14 +37,16 @@ pub(crate) enum Refuse {
     When(&'static [&'static [Test]]),
 }
 
-/// A test of one argument's low 32 bits: the arguments in question are all of that width, and the kernel ignores the
-/// rest of the register.
+/// A test of one argument's low 32 bits: most arguments in question are of that width, and the kernel ignores the rest of the
+/// register.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Test {
     Is(u8, u32),
     Not(u8, u32),
     /// At least one of these bits is set.
     Any(u8, u32),
+    /// A bit above the low 32 is set: of a pointer, the whole of which counts.
+    Above(u8),
 }
 
 const fn always(name: &'static str, x86_64: u32, aarch64: u32, reason: &'static str) -> Rule {

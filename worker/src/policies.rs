@@ -13,6 +13,7 @@ use runtimed_sandbox::policy::{
     COMMON_DEVICES, CONTAINER_MOUNTS, HARMLESS_PROC, Network, Policy, Profile, Rlimits,
 };
 use runtimed_sandbox::support::Support;
+use runtimed_sandbox::tree::TreeName;
 use runtimed_sandbox::view::{Shown, View};
 
 use crate::failure::Failure;
@@ -65,7 +66,7 @@ const LIBRARIES: [&str; 5] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/
 pub(crate) fn fetch(place: &Place, assign: &Assign, support: &Support) -> Policy {
     let trees = &assign.trees;
     let mut policy =
-        Policy { write: vec![private(trees)], ..phase(assign.confinement.profile, assign.memory) };
+        Policy { write: vec![private(trees)], ..phase(assign.confinement.profile, trees, assign.memory) };
     policy.write.extend(assign.mirror.iter().map(|mirror| PathBuf::from(&mirror.path)));
     let port = match place {
         Place::Local(path) => {
@@ -99,7 +100,7 @@ pub(crate) fn fetch(place: &Place, assign: &Assign, support: &Support) -> Policy
 /// The apply: the tree of the workspace, with the private directory in it.
 pub(crate) fn apply(assign: &Assign) -> Policy {
     let trees = &assign.trees;
-    let phase = phase(assign.confinement.profile, assign.memory);
+    let phase = phase(assign.confinement.profile, trees, assign.memory);
     let mut policy = Policy { write: vec![trees.workspace.clone().into()], ..phase };
     policy.write.extend(trees.whole.as_ref().map(|whole| PathBuf::from(&whole.workspace)));
     policy
@@ -107,7 +108,7 @@ pub(crate) fn apply(assign: &Assign) -> Policy {
 
 /// The capture: reads the workspace, writes to the private directory.
 pub(crate) fn capture(profile: wire::Profile, trees: &Trees, memory: Option<u64>) -> Policy {
-    let mut policy = Policy { write: vec![private(trees)], ..phase(profile, memory) };
+    let mut policy = Policy { write: vec![private(trees)], ..phase(profile, trees, memory) };
     policy.read.push(trees.command_workspace());
     policy
 }
@@ -153,6 +154,7 @@ pub(crate) fn command(confinement: &Confinement, trees: &Trees, staged: bool) ->
             cpu_seconds: confinement.cpu_seconds,
             // What is held by the kernel to one process is no limit of a tree; that is sampled.
             data: None,
+            mark: mark(trees),
         },
         protected: std::iter::once(private(trees))
             .chain(confinement.protected.iter().map(PathBuf::from))
@@ -187,13 +189,19 @@ fn view(trees: &Trees, staged: bool, confinement: &Confinement) -> View {
 }
 
 /// A phase is one process, so that the kernel can hold it to the memory that it may use.
-fn phase(profile: wire::Profile, memory: Option<u64>) -> Policy {
+fn phase(profile: wire::Profile, trees: &Trees, memory: Option<u64>) -> Policy {
     Policy {
         profile: sandbox_profile(profile),
         read: existing(&[GIT_CONFIG]).collect(),
-        limits: Rlimits { data: memory, ..Rlimits::default() },
+        limits: Rlimits { data: memory, mark: mark(trees), ..Rlimits::default() },
         ..Policy::default()
     }
+}
+
+/// What the daemon's next life finds it by, if this one and the supervisor are killed.
+fn mark(trees: &Trees) -> Option<u64> {
+    let name = Path::new(&trees.workspace).file_name()?.to_str()?;
+    name.parse::<TreeName>().ok().map(|name| name.mark())
 }
 
 fn network(asked: &runtimed_api::run::network::Network) -> Network {

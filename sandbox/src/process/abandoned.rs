@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::tree::TreeName;
+
 /// As much of a process's arguments, and of its environment, as is looked at, in bytes: the kernel lets both together grow
 /// beyond that only where the stack limit was raised.
 const MOST: u64 = 2 << 20;
@@ -22,19 +24,22 @@ pub struct AbandonedReport {
     pub survivors: u32,
 }
 
-/// Ends every process that names one of `marks` in its arguments or in its environment, but for this one.
+/// Ends every process that names one of these trees in its arguments or in its environment, or bears its mark, but for this one.
+/// What a confined command starts keeps the mark whatever it does ([`Rlimits::mark`](crate::policy::Rlimits::mark)).
 ///
-/// One that does so in its arguments is a supervisor: it notices by itself that its starter is dead, unless it is stopped. It
+/// One that names a tree in its arguments is a supervisor: it notices by itself that its starter is dead, unless it is stopped. It
 /// is told to go on, and for `patience` it is left to end its own tree, for it alone knows all of it. Whatever is there after
 /// that is killed. Processes of another uid are out of reach and are not counted.
 ///
 /// # Errors
 /// `/proc` cannot be listed.
-pub fn end_abandoned(marks: &[&str], patience: Duration, limit: Duration) -> io::Result<AbandonedReport> {
+pub fn end_abandoned(trees: &[&str], patience: Duration, limit: Duration) -> io::Result<AbandonedReport> {
     let begun = Instant::now();
+    let marks = trees.iter().filter_map(|tree| tree.parse::<TreeName>().ok()).map(|name| name.mark());
+    let marks: Vec<u64> = marks.collect();
     let mut seen = HashSet::new();
     loop {
-        let found = find(marks)?;
+        let found = find(trees, &marks)?;
         seen.extend(found.iter().map(|process| process.pid));
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         if found.is_empty() || begun.elapsed() >= limit {
@@ -65,7 +70,7 @@ struct Marked {
     supervisor: bool,
 }
 
-fn find(marks: &[&str]) -> io::Result<Vec<Marked>> {
+fn find(trees: &[&str], marks: &[u64]) -> io::Result<Vec<Marked>> {
     let ours = rustix::process::getpid();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -73,20 +78,32 @@ fn find(marks: &[&str]) -> io::Result<Vec<Marked>> {
         let Some(pid) = number.and_then(Pid::from_raw).filter(|pid| *pid != ours) else { continue };
         // Opened before the look, so that what is signalled is what was looked at, or nothing.
         let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        let names = |file: &str| {
+        let text = |file: &str| {
             let mut text = Vec::new();
             // It is gone, or another's.
             let read = File::open(format!("/proc/{}/{file}", pid.as_raw_pid()))
                 .and_then(|file| file.take(MOST).read_to_end(&mut text));
-            read.is_ok() && marks.iter().any(|mark| holds(&text, mark.as_bytes()))
+            read.map(|_| text).unwrap_or_default()
+        };
+        let names = |file| {
+            let text = text(file);
+            trees.iter().any(|tree| holds(&text, tree.as_bytes()))
         };
         let supervisor = names("cmdline");
+        let bears = || mark(&text("limits")).is_some_and(|mark| marks.contains(&mark));
         // Another uid's refuses even this.
-        if (supervisor || names("environ")) && rustix::process::test_kill_process(pid).is_ok() {
+        if (supervisor || bears() || names("environ")) && rustix::process::test_kill_process(pid).is_ok() {
             found.push(Marked { pid, pidfd, supervisor });
         }
     }
     Ok(found)
+}
+
+/// The hard limit of file locks, as `/proc/PID/limits` has it: name, soft, hard, unit.
+fn mark(limits: &[u8]) -> Option<u64> {
+    let limits = str::from_utf8(limits).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn holds(text: &[u8], mark: &[u8]) -> bool {

@@ -126,25 +126,30 @@ fn case(tests: &[Test]) -> Vec<libc::sock_filter> {
     let mut program = vec![answer(errno(libc::EPERM))];
     for (position, test) in tests.iter().enumerate().rev() {
         let behind = u8::try_from(program.len()).unwrap_or(u8::MAX);
-        let (argument, compare) = match *test {
-            Test::Is(argument, value) => (argument, equal(value, 0, behind)),
-            Test::Not(argument, value) => (argument, equal(value, behind, 0)),
-            Test::Any(argument, bits) => (argument, any_bit(bits, 0, behind)),
+        let compare = match *test {
+            Test::Is(_, value) => equal(value, 0, behind),
+            Test::Not(_, value) => equal(value, behind, 0),
+            Test::Above(_) => equal(0, behind, 0),
+            Test::Any(_, bits) => any_bit(bits, 0, behind),
         };
         program.insert(0, compare);
         let loaded =
-            position.checked_sub(1).and_then(|before| tests.get(before)).map(|before| before.argument());
-        if loaded != Some(argument) {
-            program.insert(0, load(ARGUMENTS + 8 * u32::from(argument)));
+            position.checked_sub(1).and_then(|before| tests.get(before)).map(|before| before.offset());
+        if loaded != Some(test.offset()) {
+            program.insert(0, load(test.offset()));
         }
     }
     program
 }
 
 impl Test {
-    fn argument(self) -> u8 {
+    /// Where what it looks at is.
+    fn offset(self) -> u32 {
         match self {
-            Self::Is(argument, _) | Self::Not(argument, _) | Self::Any(argument, _) => argument,
+            Self::Is(argument, _) | Self::Not(argument, _) | Self::Any(argument, _) => {
+                ARGUMENTS + 8 * u32::from(argument)
+            }
+            Self::Above(argument) => ARGUMENTS + 8 * u32::from(argument) + 4,
         }
     }
 }

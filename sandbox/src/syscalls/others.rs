@@ -5,6 +5,10 @@
 
 use super::{Rule, Test, always, when};
 
+/// `RLIMIT_LOCKS` of asm-generic/resource.h: who has it reads it, and sets it no more.
+const LOCKS: u32 = 10;
+const MARK_OF_PRLIMIT: Test = Test::Is(1, LOCKS);
+
 const NOT_SELF: &[&[Test]] = &[&[Test::Not(0, 0)]];
 
 pub(super) const RULES: &[Rule] = &[
@@ -15,7 +19,14 @@ pub(super) const RULES: &[Rule] = &[
     always("kcmp", 312, 272, "tells what two processes share"),
     always("process_madvise", 440, 440, "pushes another process's memory out"),
     always("process_mrelease", 448, 448, "takes a dying process's memory"),
-    when("prlimit64", 302, 261, NOT_SELF, "one RLIMIT_CPU on the daemon ends the pod"),
+    when(
+        "prlimit64",
+        302,
+        261,
+        &[&[Test::Not(0, 0)], &[MARK_OF_PRLIMIT, Test::Not(2, 0)], &[MARK_OF_PRLIMIT, Test::Above(2)]],
+        "one RLIMIT_CPU on the daemon ends the pod; without its mark an orphan is not found",
+    ),
+    when("setrlimit", 160, 164, &[&[Test::Is(0, LOCKS)]], "without its mark an orphan is not found"),
     when(
         "setpriority",
         141,

@@ -166,6 +166,10 @@ fn only_the_caller_itself_is_named() {
     let filter = Filter::new(&Policy::default(), X86_64);
     for (number, own, other) in [
         (302, [0; 6], [1, 0, 0, 0, 0, 0]),
+        // Reading the limit that is a mark, and setting another, are everybody's.
+        (302, [0, 10, 0, 1, 0, 0], [0, 10, 1, 0, 0, 0]),
+        (302, [0, 7, 1 << 32, 0, 0, 0], [0, 10, 1 << 32, 0, 0, 0]),
+        (160, [7, 1, 0, 0, 0, 0], [10, 1, 0, 0, 0, 0]),
         (141, [0; 6], [0, 7, 0, 0, 0, 0]),
         (141, [0; 6], [2, 0, 0, 0, 0, 0]),
         (251, [1, 0, 0, 0, 0, 0], [1, 9, 0, 0, 0, 0]),
@@ -257,6 +261,15 @@ fn oracle(rules: &[Rule], architecture: Architecture) -> Vec<libc::sock_filter> 
                 let options = match *test {
                     Test::Is(argument, value) => vec![condition(argument, SeccompCmpOp::Eq, value)],
                     Test::Not(argument, value) => vec![condition(argument, SeccompCmpOp::Ne, value)],
+                    Test::Above(argument) => vec![
+                        SeccompCondition::new(
+                            argument,
+                            SeccompCmpArgLen::Qword,
+                            SeccompCmpOp::Gt,
+                            0xffff_ffff,
+                        )
+                        .unwrap(),
+                    ],
                     Test::Any(argument, bits) => (0..32)
                         .map(|bit| 1_u32 << bit)
                         .filter(|bit| bits & bit != 0)

@@ -37,6 +37,16 @@ impl TreeName {
         self.name.to_str().unwrap_or_default()
     }
 
+    /// A number that belongs to this name and does not give it away: what is started for the tree can bear it where others
+    /// may read it ([`Rlimits::mark`](crate::policy::Rlimits::mark)).
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        let half = |range| self.as_str().get(range).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let mixed = half(0..16).unwrap_or(0) ^ half(16..32).unwrap_or(0);
+        // Below what means no limit, and beyond what anybody sets.
+        (mixed >> 2) | 1 << 62
+    }
+
     pub(crate) fn c_name(&self) -> &CStr {
         &self.name
     }

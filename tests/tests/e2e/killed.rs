@@ -29,12 +29,13 @@ async fn nothing_of_the_old_daemon_runs_when_the_next_is_ready() {
     {
         let runtime_toml = format!("[sandbox]\ntier = \"{tier}\"\n");
         let mut cluster = Cluster::start(Options { runtime_toml, lease: "60s", ..Options::default() }).await;
-        let script = "(setsid sleep 34.91 &); echo up; sleep 34.92";
+        // The third has nothing of ours about it but what it cannot shed.
+        let script = "(setsid sleep 34.91 &); cd /; (env -i setsid sleep 34.93 </dev/null >/dev/null 2>&1 &); echo up; sleep 34.92";
         let run = shell("doomed", script, "secrets: [{ name: llm }]");
         let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
         cluster.until_printed(&name).await;
-        let running = || processes_with("34.91") + processes_with("34.92");
-        eventually("the command to run", async || running() == 2).await;
+        let running = || ["34.91", "34.92", "34.93"].map(processes_with).iter().sum::<usize>();
+        eventually("the command to run", async || running() == 3).await;
         let worker = worker(&mut cluster);
         kill_process(worker, Signal::STOP).expect("stopped");
         cluster.kill_daemon(0);
