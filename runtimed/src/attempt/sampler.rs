@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use super::cpu;
+use super::cpu::{self, Ledger, Stat};
 use super::workspace::Workspace;
 use super::{Attempt, Ended, storage};
 use crate::live::{Live, Stop};
@@ -62,6 +62,7 @@ struct Watched {
     page: u64,
     /// CPU time that the worker's former children had used when the command began.
     before: Duration,
+    cpu: Ledger,
     why: Arc<OnceLock<String>>,
 }
 
@@ -122,6 +123,7 @@ pub(super) fn start(
         places: places.map_err(|error| storage("a tree cannot be measured", &error))?,
         page: rustix::param::page_size() as u64,
         before: cpu::reaped(worker.pid()),
+        cpu: Ledger::default(),
         why: Arc::clone(&why),
     };
     let live = Arc::clone(&attempt.live);
@@ -152,12 +154,18 @@ impl Watched {
     /// The first limit that is exceeded at this moment.
     fn over(&mut self) -> Option<LimitName> {
         let tree = process::descendants(self.worker, &[]);
-        if self.limits.processes.is_some_and(|most| tree.len() > most as usize) {
-            return Some(LimitName::Processes);
-        }
-        // The kernel holds each process to it; together they may have used more.
-        if self.limits.cpu.is_some_and(|most| self.cpu_used(&tree) > most.get()) {
-            return Some(LimitName::Cpu);
+        if self.limits.processes.is_some() || self.limits.cpu.is_some() {
+            let stats: Vec<_> = tree.iter().filter_map(|pid| Some((*pid, Stat::of(*pid)?))).collect();
+            // Threads count, as the pod's own bound counts them (`pids.max` of cgroups(7)).
+            let threads: u64 = stats.iter().map(|(_, stat)| stat.threads).sum();
+            if self.limits.processes.is_some_and(|most| threads > u64::from(most)) {
+                return Some(LimitName::Processes);
+            }
+            // The kernel holds each process to it; together they may have used more.
+            let reaped = cpu::reaped(self.worker).saturating_sub(self.before);
+            if self.limits.cpu.is_some_and(|most| self.cpu.used(&stats, reaped) > most.get()) {
+                return Some(LimitName::Cpu);
+            }
         }
         let (memory, disk) = (self.limits.memory, self.limits.disk);
         let wanted = |place: &Place| disk.is_some() || memory.is_some() && place.medium.is_memory();
@@ -184,12 +192,6 @@ impl Watched {
         let devices: BTreeSet<u64> = wanted.iter().map(|place| place.device).collect();
         let nameless = devices.iter().filter_map(|device| deleted.get(device)).copied();
         wanted.iter().map(|place| place.bytes).chain(nameless).fold(0, u64::saturating_add)
-    }
-
-    /// CPU time of the tree: of what lives, with those that it has waited for, and of what the worker has reaped.
-    fn cpu_used(&self, tree: &[Pid]) -> Duration {
-        let living: Duration = tree.iter().map(|pid| cpu::used(*pid)).sum();
-        living + cpu::reaped(self.worker).saturating_sub(self.before)
     }
 
     /// The resident set of a process: the second number of `/proc/PID/statm`, in pages (proc(5)). Pages that several

@@ -188,6 +188,12 @@ async fn a_run_at_a_limit_ends_and_names_the_limit() {
     for (name, line, limits, limit) in [
         ("memory", "head -c 300m /dev/zero | tail -n 1; sleep 60", "memory: 64Mi", LimitName::Memory),
         ("disk", "head -c 60m /dev/zero > big; sleep 60", "disk: 20Mi", LimitName::Disk),
+        (
+            "threads",
+            "python3 -c 'import threading, time\nfor i in range(9): threading.Thread(target=time.sleep, args=(60,)).start()'",
+            "processes: 4",
+            LimitName::Processes,
+        ),
         ("processes", "for i in 1 2 3 4 5 6; do sleep 60 & done; wait", "processes: 4", LimitName::Processes),
         ("cpu", "while :; do :; done", "cpu: 1s", LimitName::Cpu),
         ("file", "exec head -c 9m /dev/zero > big", "fileSize: 1Mi", LimitName::FileSize),

@@ -27,6 +27,18 @@ async fn the_processor_time_of_many_processes_counts_together() {
     assert!(cluster.drain().is_empty());
 }
 
+/// Of children that their parent does not want to hear of, the kernel counts nothing once they are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_processor_time_of_processes_that_nobody_waited_for_counts() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let line = r#"perl -e '$SIG{CHLD} = "IGNORE"; for (1..60) { my $child = fork; if (!$child) { 1 while (times)[0] < 0.5; exit }
+        select undef, undef, undef, 0.05 while kill 0, $child }'"#;
+    let run = cluster.run(shell("ignored", line, "limits: { cpu: 2s, timeout: 40s, grace: 100ms }")).await;
+    let verdict = result(&run).outcome.as_ref().map(|outcome| outcome.verdict);
+    assert_eq!(verdict, Some(Verdict::LimitExceeded(LimitName::Cpu)), "{:?}", run.status);
+    assert!(cluster.drain().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lies_on_a_memory_backed_root_is_memory() {
     let trees = Some(PathBuf::from("/dev/shm"));

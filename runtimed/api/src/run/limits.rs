@@ -20,7 +20,7 @@ pub struct Limits {
     /// Memory of the whole tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// Processes of the whole tree.
+    /// Processes of the whole tree, each of their threads counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u32>,
     /// Open files of each process.
