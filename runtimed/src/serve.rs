@@ -78,6 +78,8 @@ pub fn serve(
     let upstream = upstream(&config, work).map_err(Failure::usage)?;
     let tls = tls_files(&config);
     let listener = Listener::bind(config.http.listen, tls.as_ref()).map_err(Failure::usage)?;
+    // A Run with the whole network reaches it; those who ask whether the pod is well must still get through.
+    let listener = listener.with_room_for_others();
     let twin = other_family(&listener, tls.as_ref()).map_err(Failure::usage)?;
     let (runtime, isolation) = become_daemon(options.user, &config)?;
     let parts = Parts { config, build, worker, isolation, upstream, listener, twin, once };
@@ -240,7 +242,7 @@ fn other_family(listener: &Listener, tls: Option<&TlsFiles>) -> anyhow::Result<O
     let address = if bound.ip().is_loopback() { Ipv6Addr::LOCALHOST } else { Ipv6Addr::UNSPECIFIED };
     let wanted = SocketAddrV6::new(address, bound.port(), 0, 0);
     match Listener::bind_ipv6_alone(wanted, tls) {
-        Ok(listener) => Ok(Some(listener)),
+        Ok(listener) => Ok(Some(listener.with_room_for_others())),
         Err(error @ listen::ListenError::Occupied(_)) => Err(error.into()),
         // A pod without IPv6: nobody can take the port there either.
         Err(error) => {

@@ -23,6 +23,8 @@ use certificates::Certificates;
 
 /// Connections at once, unless told otherwise; further ones wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 1024;
+/// Of those, the connections of programs on the same machine or in the same pod, where a server keeps places for others.
+pub const MAX_NEIGHBOURS: usize = 256;
 /// How long a peer may take for its TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take for the head of a request, and how long a connection may idle before one.
@@ -80,6 +82,7 @@ pub struct Listener {
     address: SocketAddr,
     certificates: Option<Certificates>,
     connections: usize,
+    neighbours: usize,
 }
 
 impl Listener {
@@ -124,7 +127,13 @@ impl Listener {
             Ok((socket, address))
         });
         match bound {
-            Ok((socket, address)) => Ok(Self { socket, address, certificates, connections: MAX_CONNECTIONS }),
+            Ok((socket, address)) => Ok(Self {
+                socket,
+                address,
+                certificates,
+                connections: MAX_CONNECTIONS,
+                neighbours: MAX_CONNECTIONS,
+            }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(ListenError::Occupied(address)),
             Err(source) => Err(ListenError::Bind { address, source }),
         }
@@ -134,6 +143,13 @@ impl Listener {
     #[must_use]
     pub fn with_room_for(self, connections: usize) -> Self {
         Self { connections, ..self }
+    }
+
+    /// With [`MAX_NEIGHBOURS`] places for connections that begin where the server is, so that programs there, which it may not
+    /// trust, leave room for others. One more is closed at once.
+    #[must_use]
+    pub fn with_room_for_others(self) -> Self {
+        Self { neighbours: MAX_NEIGHBOURS, ..self }
     }
 
     /// The address, with the port that was taken.

@@ -20,7 +20,7 @@ use runtimed_api::run::Run;
 use runtimed_api::run::status::Phase;
 use runtimed_api::session::{SecretText, Submission};
 use runtimed_client::controller::{Blob, Controller, ListQuery, LogQuery};
-use runtimed_client::listen::{HEADER_TIMEOUT, ListenError, Listener, MAX_HEAD, serve};
+use runtimed_client::listen::{HEADER_TIMEOUT, ListenError, Listener, MAX_HEAD, MAX_NEIGHBOURS, serve};
 use runtimed_client::{ClientError, Endpoint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -285,6 +285,40 @@ async fn a_listener_says_what_is_wrong() {
     let error = Listener::bind(first.local_addr(), None).expect_err("taken");
     let port = first.local_addr().port();
     assert!(error.to_string().starts_with(&format!("port {port} of 127.0.0.1 is taken")), "{error}");
+}
+
+/// Whoever is where the server is may hold its share of the places, and no more: the others are for peers from elsewhere.
+#[tokio::test]
+async fn neighbours_leave_places_for_others() {
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), None).expect("bound");
+    let listener = listener.with_room_for_others();
+    let address = listener.local_addr();
+    let router = Router::new().route("/", get(async || "served"));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, router, async move { drop(stopped.await) }));
+    let ask = async || {
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+        // One that is closed already may refuse even this.
+        let _closed = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let mut answer = String::new();
+        let _closed = stream.read_to_string(&mut answer).await;
+        answer
+    };
+    assert!(ask().await.ends_with("served"));
+    let mut silent = Vec::new();
+    for _ in 0..MAX_NEIGHBOURS {
+        silent.push(tokio::net::TcpStream::connect(address).await.expect("connected"));
+    }
+    assert_eq!(ask().await, "", "closed at once");
+    silent.clear();
+    let answered = async {
+        while !ask().await.ends_with("served") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered).await.expect("there is room again");
+    stop.send(()).expect("listening");
+    server.await.expect("no panic").expect("served");
 }
 
 #[tokio::test]

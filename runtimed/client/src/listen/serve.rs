@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let socket = TcpListener::from_std(listener.socket)?;
     let certificates = listener.certificates;
-    let places = Arc::new(Semaphore::new(listener.connections));
+    let places = Places {
+        all: Arc::new(Semaphore::new(listener.connections)),
+        neighbours: Arc::new(Semaphore::new(listener.neighbours)),
+    };
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -73,11 +77,25 @@ pub async fn serve(
     Ok(())
 }
 
+/// Room for connections.
+struct Places {
+    all: Arc<Semaphore>,
+    /// Of those, for peers that are where the server is.
+    neighbours: Arc<Semaphore>,
+}
+
+/// What a connection holds of it.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
 /// The next connection, once there is a place for it.
-async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+async fn accept(socket: &TcpListener, places: &Places) -> Option<(TcpStream, Place)> {
+    let place = Arc::clone(&places.all).acquire_owned().await.ok()?;
     match socket.accept().await {
-        Ok((stream, _peer)) => Some((stream, place)),
+        Ok((stream, peer)) => {
+            let neighbour = is_neighbour(&stream, peer.ip());
+            let share = neighbour.then(|| Arc::clone(&places.neighbours).try_acquire_owned());
+            Some((stream, (place, share.transpose().ok()?)))
+        }
         Err(error) => {
             // A peer that went away before it was accepted is an error here too, and no reason to wait.
             let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
@@ -90,12 +108,19 @@ async fn accept(socket: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStr
     }
 }
 
+/// Whether a peer is on this machine or in this pod: it, or where it connected to, is loopback, or both are one address.
+fn is_neighbour(stream: &TcpStream, peer: IpAddr) -> bool {
+    let here = stream.local_addr().map_or(peer, |address| address.ip()).to_canonical();
+    let peer = peer.to_canonical();
+    peer == here || peer.is_loopback() || here.is_loopback()
+}
+
 async fn connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     router: Router,
     watcher: Watcher,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let stream = Guarded::new(stream, TAKE_TIMEOUT);
     let Some(tls) = tls else { return http(stream, router, watcher).await };
