@@ -11,6 +11,7 @@
 //! the next Run.
 
 mod accept;
+mod again;
 mod clock;
 mod collect;
 mod conversation;

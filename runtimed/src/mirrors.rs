@@ -76,7 +76,13 @@ impl Mirrors {
         let now = SystemTime::now();
         let mut entries = Vec::new();
         for mirror in fs::read_dir(&self.directory)? {
-            let Ok(found) = fs::read_dir(mirror?.path()) else { continue };
+            let mirror = mirror?;
+            let Ok(found) = fs::read_dir(mirror.path()) else { continue };
+            let made = mirror.metadata().and_then(|about| about.modified()).unwrap_or(now);
+            if now.duration_since(made).unwrap_or_default() >= stale {
+                // A URL that was asked for once and gave nothing leaves nothing; one that has an entry stays.
+                let _kept = fs::remove_dir(mirror.path());
+            }
             for entry in found.flatten() {
                 let used = entry.metadata().and_then(|about| about.modified()).unwrap_or(now);
                 let draft = entry.file_name().to_string_lossy().starts_with("new-");
@@ -144,6 +150,15 @@ mod tests {
         assert!(!old.exists() && new.exists() && newest.exists() && draft.exists());
         drop(Mirrors::open(state.path(), 1000).expect("opened again"));
         assert!(new.exists() && newest.exists() && !draft.exists());
+        // The directories of what is gone go as well: anybody can invent URLs.
+        let invented = mirrors.of(&namespace, "https://h/c", None).expect("made").expect("some");
+        mirrors.trim().expect("trimmed");
+        assert!(Path::new(&invented.path).exists());
+        fs::File::open(&invented.path)
+            .and_then(|directory| directory.set_modified(SystemTime::now() - 2 * STALE))
+            .expect("set");
+        mirrors.trim().expect("trimmed");
+        assert!(!Path::new(&invented.path).exists() && new.exists());
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl From<ClientError> for Failure {
             }
             ClientError::Protocol { .. } => Self::fault(error.to_string())
                 .hint("check that --server is a runtimed controller of this version"),
+            ClientError::TooLong { .. } => Self::fault(error.to_string()),
             ClientError::Token => Self::usage(error.to_string()),
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _, TryStreamExt as _};
+use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Response, Url};
 
 use crate::error::ClientError;
 
@@ -26,7 +26,7 @@ impl Download {
         let url = response.url().clone();
         let size = response.content_length();
         if size.is_some_and(|size| size > most) {
-            return Err(too_long(&url, most));
+            return Err(ClientError::too_long(&url, most));
         }
         let content_type =
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -44,7 +44,11 @@ impl Download {
                     return Ok(None);
                 };
                 let seen = seen.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-                if seen > most { Err(too_long(&url, most)) } else { Ok(Some((chunk, (response, seen)))) }
+                if seen > most {
+                    Err(ClientError::too_long(&url, most))
+                } else {
+                    Ok(Some((chunk, (response, seen))))
+                }
             }
         });
         Ok(Self { size, content_type, chunks: chunks.boxed() })
@@ -100,8 +104,4 @@ impl fmt::Debug for Download {
             .field("content_type", &self.content_type)
             .finish_non_exhaustive()
     }
-}
-
-fn too_long(url: &Url, most: u64) -> ClientError {
-    ClientError::protocol(url, format!("more than {most} bytes"))
 }

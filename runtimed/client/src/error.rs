@@ -34,6 +34,14 @@ pub enum ClientError {
         /// What was wrong.
         why: String,
     },
+    /// The answer is larger than whoever asked takes.
+    #[error("{url} has more than {most} bytes")]
+    TooLong {
+        /// The server and path, without a query.
+        url: String,
+        /// Bytes that were allowed.
+        most: u64,
+    },
     /// The token cannot be sent.
     #[error("the token holds characters that no HTTP header can carry: give it as one line of visible ASCII")]
     Token,
@@ -45,7 +53,7 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Problem { problem, .. } => Some(problem.code),
-            Self::Unreachable { .. } | Self::Protocol { .. } | Self::Token => None,
+            Self::Unreachable { .. } | Self::Protocol { .. } | Self::TooLong { .. } | Self::Token => None,
         }
     }
 
@@ -54,7 +62,7 @@ impl ClientError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Problem { retry_after, .. } => *retry_after,
-            Self::Unreachable { .. } | Self::Protocol { .. } | Self::Token => None,
+            Self::Unreachable { .. } | Self::Protocol { .. } | Self::TooLong { .. } | Self::Token => None,
         }
     }
 
@@ -64,7 +72,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Problem { problem, .. } => problem.retryable,
-            Self::Protocol { .. } | Self::Token => false,
+            Self::Protocol { .. } | Self::TooLong { .. } | Self::Token => false,
         }
     }
 
@@ -88,6 +96,10 @@ impl ClientError {
 
     pub(crate) fn unavailable(url: &reqwest::Url, status: u16) -> Self {
         Self::Unreachable { url: shown(url), why: format!("HTTP {status} without a reason") }
+    }
+
+    pub(crate) fn too_long(url: &reqwest::Url, most: u64) -> Self {
+        Self::TooLong { url: shown(url), most }
     }
 
     pub(crate) fn protocol(url: &reqwest::Url, why: impl Into<String>) -> Self {

@@ -1,6 +1,8 @@
 //! Steps 6 and 7, the daemon's part: before the worker sees a prior patch, its bytes are those that were named, and the
 //! controller has vouched for them as the Runtime requires.
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::TreeId;
@@ -13,6 +15,7 @@ use runtimed_api::runtime::Provenance;
 use runtimed_api::session::LeasedPatch;
 use runtimed_client::ClientError;
 
+use super::again::again;
 use super::workspace::{Workspace, blocking};
 use super::{Attempt, Ended};
 use crate::keys;
@@ -41,16 +44,17 @@ pub(super) async fn prior_patches(
     let mut patches = Vec::new();
     for (index, (asked, patch)) in asked.iter().zip(&attempt.lease.patches).enumerate() {
         let subject = format!("spec.priorPatches[{index}]");
-        let unreachable = |error: ClientError| {
-            Problem::new(
-                Code::StorageFailed,
-                format!("prior patch {} cannot be fetched: {error}", patch.label),
-            )
-        };
-        let client = &attempt.daemon.controller;
-        let download =
-            client.get_blob(&patch.digest, &attempt.lease.token, most).await.map_err(unreachable)?;
-        let bytes = download.bytes().await.map_err(unreachable)?;
+        let bytes = blob(attempt, &patch.digest, most).await.map_err(|error| match error {
+            ClientError::TooLong { .. } => {
+                let message =
+                    format!("{} has more than the {most} bytes that the Runtime allows", patch.label);
+                Ended::from(Refusal::new(Rule::PATCH_TOO_LARGE, subject.clone(), message))
+            }
+            error => {
+                let message = format!("prior patch {} cannot be fetched: {error}", patch.label);
+                Problem::new(Code::StorageFailed, message).into()
+            }
+        })?;
         let named = asked.digest.unwrap_or(patch.digest);
         if named != patch.digest || Digest::of(&bytes) != named {
             let message = format!("the bytes of {} are not those of its digest", patch.label);
@@ -76,14 +80,18 @@ pub(super) async fn uploaded(
     let unreachable = |error: ClientError| {
         Problem::new(Code::StorageFailed, format!("the uploaded source cannot be fetched: {error}"))
     };
-    let token = &attempt.lease.token;
-    let download = attempt.daemon.controller.get_blob(digest, token, MAX_SOURCE).await;
-    let bytes = download.map_err(unreachable)?.bytes().await.map_err(unreachable)?;
+    let bytes = blob(attempt, digest, MAX_SOURCE).await.map_err(unreachable)?;
     if Digest::of(&bytes) != *digest {
         let message = "the bytes of the uploaded source are not those of its digest";
         return Err(Refusal::new(Rule::SOURCE_UNKNOWN, "spec.source", message).into());
     }
     Ok(workspace.put_private("source", &bytes)?)
+}
+
+/// A blob of at most `most` bytes.
+async fn blob(attempt: &Attempt, digest: &Digest, most: u64) -> Result<Bytes, ClientError> {
+    let (client, token) = (&attempt.daemon.controller, &attempt.lease.token);
+    again(|| async { client.get_blob(digest, token, most).await?.bytes().await }.boxed()).await
 }
 
 /// The trees that the worker holds a patch to, as far as it is vouched for as required.

@@ -202,6 +202,40 @@ async fn an_upload_is_attributed_and_a_rotated_key_expires() {
     assert!(cluster.drain().is_empty());
 }
 
+/// A Runtime may ask for less than a signature, and for smaller patches than others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_says_what_it_takes() {
+    for (require, base) in [("Digest", Phase::Refused), ("None", Phase::Succeeded)] {
+        let runtime_toml = format!("[patches]\nrequire = \"{require}\"\nmaxBytes = \"1Ki\"\n");
+        let mut cluster = Cluster::start(Options { runtime_toml, ..Options::default() }).await;
+        let repository = Repository::new(&cluster);
+        let large = format!("hello, {}\n", "world ".repeat(300));
+        let large = cluster
+            .client
+            .put_patch(&namespace(), repository.patch_of("greeting", "hello\n", &large).into())
+            .await
+            .expect("uploaded");
+        assert_eq!(refused(&cluster, prior(&repository, "large", &large)).await, Rule::PATCH_TOO_LARGE);
+        let patch = repository.patch_of("greeting", "hello\n", "hello, world\n");
+        let digest = cluster.client.put_patch(&namespace(), patch.into()).await.expect("uploaded");
+        cluster.edit_controller(|database| {
+            edit_patch(database, &digest, |patch| {
+                drop(patch.as_object_mut().expect("one").remove("statement"))
+            });
+        });
+        let unsigned = cluster.run(prior(&repository, "unsigned", &digest)).await;
+        assert_eq!(phase(&unsigned), Phase::Succeeded, "{require}: {:?}", unsigned.status);
+        // The trees that a Run's patch was captured between hold without a signature, or not even they.
+        cluster.run(repository.run("first", "echo more >> greeting", "")).await;
+        fs::write(repository.path().join("other"), "x\n").expect("written");
+        repository.commit("another tree");
+        let moved = repository.run("moved", "true", "priorPatches: [{ run: first }]");
+        let moved = cluster.run(moved).await;
+        assert_eq!(phase(&moved), base, "{require}: {:?}", moved.status);
+        assert!(cluster.drain().is_empty());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_was_told_its_keys_takes_no_others() {
     let stranger = Signer::from_seed(&[7; 32]);

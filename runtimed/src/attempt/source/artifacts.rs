@@ -2,9 +2,10 @@
 //! only in the worker's apply phase, which has nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use runtimed_api::digest::Digest;
 use runtimed_api::ids::RunName;
 use runtimed_api::link::FetchedArtifacts;
@@ -14,6 +15,7 @@ use runtimed_client::ClientError;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
+use super::super::again::again;
 use super::super::storage;
 use super::super::workspace::Workspace;
 use super::{Attempt, Ended};
@@ -32,7 +34,9 @@ pub(super) async fn bring(
     subject: &str,
 ) -> Result<FetchedArtifacts, Ended> {
     let (client, token) = (&attempt.daemon.controller, &attempt.lease.token);
-    let manifest = client.get_artifacts(run, token).await.map_err(|error| told(run, subject, &error))?;
+    let manifest = again(|| client.get_artifacts(run, token).boxed())
+        .await
+        .map_err(|error| told(run, subject, &error))?;
     let files = workspace.private_dir(name)?;
     let sizes: BTreeMap<Digest, u64> =
         manifest.files.iter().map(|artifact| (artifact.digest, artifact.size)).collect();
@@ -59,22 +63,38 @@ async fn one(
     to: PathBuf,
     subject: &str,
 ) -> Result<(), Ended> {
-    let (client, token) = (&attempt.daemon.controller, &attempt.lease.token);
-    let writing = |error: std::io::Error| storage("an artifact cannot be written", &error);
-    let mut pieces =
-        client.get_artifact(run, &digest, token, size).await.map_err(|error| told(run, subject, &error))?;
-    let mut file = tokio::fs::File::create_new(to).await.map_err(writing)?;
-    let mut hash = Sha256::new();
-    while let Some(piece) = pieces.try_next().await.map_err(|error| told(run, subject, &error))? {
-        hash.update(&piece);
-        file.write_all(&piece).await.map_err(writing)?;
-    }
-    file.flush().await.map_err(writing)?;
-    if Digest::from_bytes(hash.finalize().into()) != digest {
+    let writing = |error: io::Error| storage("an artifact cannot be written", &error);
+    let written = again(|| write(attempt, run, &digest, size, &to).boxed()).await;
+    let found = written.map_err(|error| told(run, subject, &error))?.map_err(writing)?;
+    if found != digest {
         let message = format!("the bytes of an artifact of {run} are not those of its digest");
         return Err(Refusal::new(Rule::SOURCE_ARTIFACTS, subject, message).into());
     }
     Ok(())
+}
+
+/// Writes an artifact from its beginning, and gives the digest of what has come.
+async fn write(
+    attempt: &Attempt,
+    run: &RunName,
+    digest: &Digest,
+    size: u64,
+    to: &Path,
+) -> Result<io::Result<Digest>, ClientError> {
+    let (client, token) = (&attempt.daemon.controller, &attempt.lease.token);
+    let mut pieces = client.get_artifact(run, digest, token, size).await?;
+    let mut file = match tokio::fs::File::create(to).await {
+        Ok(file) => file,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut hash = Sha256::new();
+    while let Some(piece) = pieces.try_next().await? {
+        hash.update(&piece);
+        if let Err(error) = file.write_all(&piece).await {
+            return Ok(Err(error));
+        }
+    }
+    Ok(file.flush().await.map(|()| Digest::from_bytes(hash.finalize().into())))
 }
 
 /// What is not there is refused; everything else may be there later.
