@@ -66,7 +66,8 @@ pub async fn recover(
     dir: &StateDir,
 ) -> Result<Recovered, RecoveryError> {
     let mut reports = state.unacknowledged();
-    end_processes(state)?;
+    let trees: Vec<&str> = state.attempts.values().filter_map(|open| open.tree.as_deref()).collect();
+    end_processes(&trees)?;
     // What a Run had whole is empty when it is over.
     let emptied = whole.filter(|_| !state.attempts.is_empty()).map_or(Ok(()), exclusive::empty);
     if let Err(error) = &emptied {
@@ -106,7 +107,7 @@ pub async fn recover(
         journal.append(records).await?;
     }
     if known == Known::Beginning {
-        quarantined += sweep(roots);
+        quarantined += sweep(roots)?;
     }
     remove_spools(dir.path(), &mut logs);
     Ok(Recovered { reports, quarantined, logs })
@@ -114,12 +115,11 @@ pub async fn recover(
 
 /// Ends what runs of the attempts whose trees may still be there. A worker ends itself and its tree when its daemon dies: what
 /// is left is one that was stopped, or the tree of one that was killed as well.
-fn end_processes(state: &State) -> Result<(), RecoveryError> {
-    let trees: Vec<&str> = state.attempts.values().filter_map(|open| open.tree.as_deref()).collect();
+fn end_processes(trees: &[&str]) -> Result<(), RecoveryError> {
     if trees.is_empty() {
         return Ok(());
     }
-    let report = process::end_abandoned(&trees, SUPERVISED, KILLED).map_err(RecoveryError::Processes)?;
+    let report = process::end_abandoned(trees, SUPERVISED, KILLED).map_err(RecoveryError::Processes)?;
     if report.survivors > 0 {
         return Err(RecoveryError::Survivors(report.survivors));
     }
@@ -131,25 +131,25 @@ fn end_processes(state: &State) -> Result<(), RecoveryError> {
 
 /// Clears trees that no journal tells of, for it was damaged, as those are cleared that it tells of. Returns of how many
 /// something staged may be left. The state of a daemon is none, and the trees of one that lives are in its hands.
-fn sweep(roots: &Roots) -> u32 {
+fn sweep(roots: &Roots) -> Result<u32, RecoveryError> {
     let listed = roots.all().map(|root| root.list());
     let listed = listed.into_iter().filter_map(|names| {
         let untold = "trees that no journal tells of cannot be looked for";
         names.inspect_err(|error| tracing::error!(error = %Chain(error), "{untold}")).ok()
     });
     let names: BTreeSet<String> = listed.flatten().map(|name| name.as_str().to_owned()).collect();
+    let in_use = |name: &String| roots.all().iter().any(|root| is_in_use(root, name));
+    let names: Vec<String> = names.into_iter().filter(|name| !in_use(name)).collect();
+    end_processes(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
     let mut left = 0;
     for name in names {
-        if roots.all().iter().any(|root| is_in_use(root, &name)) {
-            continue;
-        }
         let unknown = Attempt { tree: Some(name), ..Attempt::default() };
         let (scrub, removed) = clear(roots, &unknown);
         let staged = !removed && scrub.as_ref().is_none_or(|scrub| !scrub.verified);
         tracing::warn!(removed, "found a tree that no journal tells of");
         left += u32::from(staged);
     }
-    left
+    Ok(left)
 }
 
 /// Whether a directory of a root is a daemon's state, a tree of a living one, or another uid's. One that cannot be looked at
@@ -282,9 +282,12 @@ fn not_uploaded(result: &AttemptResult, collected: bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a process that no worker has started")]
     fn after_a_damaged_journal_trees_that_nobody_holds_are_cleared_with_what_was_staged() {
         let places = [(); 3].map(|()| tempfile::tempdir().expect("a directory"));
         let [tmp, home, workspace] = places.each_ref().map(|place| Root::open(place.path()).expect("opens"));
@@ -299,7 +302,12 @@ mod tests {
         staging.stage(&"llm".parse().expect("a name"), b"hunter22hunter22", 0o600).expect("staged");
         drop((staging, trees.remove(0)));
         trees[0].iter().for_each(|tree| hold(tree).expect("nobody else has it"));
-        assert_eq!(sweep(&roots), 0);
+        // What runs in it bears its mark.
+        let mut orphan = std::process::Command::new("sleep").arg("60").spawn().expect("started");
+        let limit = Rlimit { current: Some(unknown.mark()), maximum: Some(unknown.mark()) };
+        prlimit(Some(Pid::from_child(&orphan)), Resource::Locks, limit).expect("marked");
+        assert_eq!(sweep(&roots).expect("swept"), 0);
+        assert!(!orphan.wait().expect("waited for").success(), "it was killed");
         for root in roots.all() {
             let mut left = root.list().expect("lists");
             left.retain(|name| root.path().join(name.as_str()) != state.path());
@@ -308,7 +316,7 @@ mod tests {
         assert!(state.path().is_dir());
         // Its daemon dies.
         drop(trees);
-        assert_eq!(sweep(&roots), 0);
+        assert_eq!(sweep(&roots).expect("swept"), 0);
         assert_eq!(roots.tmp.list().expect("lists"), []);
     }
 

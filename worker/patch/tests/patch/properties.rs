@@ -180,8 +180,12 @@ proptest! {
     fn capture_check_and_git_agree(before in vec(edit(), 0..15), after in vec(edit(), 0..15)) {
         let workspace = Workspace::new(|git| before.iter().for_each(|edit| perform(git.path(), edit)));
         after.iter().for_each(|edit| perform(&workspace.path(), edit));
-        let (captured, _) = workspace.capture();
+        let (captured, patch) = workspace.capture();
         assert_eq!(captured.result, workspace.git_tree());
+        // The same two trees elsewhere, with other times and inodes, give the same bytes.
+        let elsewhere = Workspace::new(|git| before.iter().for_each(|edit| perform(git.path(), edit)));
+        after.iter().for_each(|edit| perform(&elsewhere.path(), edit));
+        assert_eq!(elsewhere.capture().1, patch);
 
         // And back: what git writes, in its own styles, our check applies to the same tree.
         let (from, to) = (captured.base, captured.result);
