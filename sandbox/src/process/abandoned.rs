@@ -92,11 +92,18 @@ fn find(trees: &[&str], marks: &[u64]) -> io::Result<Vec<Marked>> {
         let supervisor = names("cmdline");
         let bears = || mark(&text("limits")).is_some_and(|mark| marks.contains(&mark));
         // Another uid's refuses even this.
-        if (supervisor || bears() || names("environ")) && rustix::process::test_kill_process(pid).is_ok() {
+        let found_it = supervisor || (bears() && !has_ended(&pidfd)) || names("environ");
+        if found_it && rustix::process::test_kill_process(pid).is_ok() {
             found.push(Marked { pid, pidfd, supervisor });
         }
     }
     Ok(found)
+}
+
+/// Whether nothing is left of it but that its parent has not asked how it ended: it keeps its limits until then. A pidfd is
+/// readable from the end on (pidfd_open(2)).
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1)
 }
 
 /// The hard limit of file locks, as `/proc/PID/limits` has it: name, soft, hard, unit.
