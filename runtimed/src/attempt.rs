@@ -44,7 +44,6 @@ use runtimed_api::run::step::Step;
 use runtimed_api::runtime::Runtime;
 use runtimed_api::session::{Lease, Report, ReportEvent};
 use runtimed_api::trace::TraceContext;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -107,7 +106,7 @@ struct Attempt {
     clock: Clock,
     result: AttemptResult,
     /// What takes the log to the store, and says what did not get there.
-    shipping: Option<JoinHandle<Option<String>>>,
+    shipping: Option<uploads::Shipping>,
 }
 
 impl Attempt {
@@ -184,13 +183,10 @@ async fn course(
 
 /// Waits until there is room for it beside the others; a stop ends the wait.
 async fn admit(attempt: &Attempt, accepted: &Accepted) -> Result<Permit, Ended> {
-    let mut stops = attempt.live.stops();
     tokio::select! {
         biased;
         permit = attempt.daemon.admission.admit(&accepted.granted.limits) => Ok(permit),
-        stop = stops.wait_for(Option::is_some) => {
-            Err(Ended::Stopped(stop.ok().and_then(|stop| *stop).unwrap_or(Stop::Drain)))
-        }
+        stop = attempt.live.stopped() => Err(Ended::Stopped(stop)),
     }
 }
 

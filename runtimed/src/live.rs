@@ -11,10 +11,11 @@ use runtimed_api::run::limits::LimitName;
 use runtimed_api::run::step::Step;
 use runtimed_api::session::{Held, SecretText};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::logs::Log;
 
-/// Why an attempt is to end. The first reason given stays.
+/// Why an attempt is to end. It ends for the first reason given; a later one can only hurry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// A person asked for it.
@@ -29,6 +30,26 @@ pub enum Stop {
     Limit(LimitName),
 }
 
+impl Stop {
+    /// How little time is left for the end.
+    fn haste(self) -> u8 {
+        match self {
+            Self::Cancel | Self::TimedOut | Self::Limit(_) => 0,
+            Self::Drain => 1,
+            Self::LeaseLost => 2,
+        }
+    }
+}
+
+/// What was asked of an attempt so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    first: Option<Stop>,
+    /// What leaves the least time.
+    hastiest: Option<Stop>,
+    cancelled: bool,
+}
+
 /// An attempt that the daemon holds.
 #[derive(Debug)]
 pub struct Live {
@@ -40,7 +61,7 @@ pub struct Live {
     pub log: Arc<Log>,
     /// Where its results are spooled.
     pub spool: PathBuf,
-    stop: watch::Sender<Option<Stop>>,
+    asked: watch::Sender<Asked>,
     now: Mutex<Now>,
 }
 
@@ -60,39 +81,69 @@ impl Live {
     #[must_use]
     pub fn new(key: AttemptKey, read_token: &SecretText, log: Arc<Log>, spool: PathBuf) -> Self {
         let read_token = Digest::of(read_token.expose().as_bytes());
-        Self { key, read_token, log, spool, stop: watch::Sender::new(None), now: Mutex::default() }
+        let (asked, now) = (watch::Sender::default(), Mutex::default());
+        Self { key, read_token, log, spool, asked, now }
     }
 
-    /// Asks for its end. A later reason changes nothing.
+    /// Asks for its end.
     pub fn stop(&self, why: Stop) {
-        self.stop.send_if_modified(|stop| {
-            let first = stop.is_none();
-            if first {
-                *stop = Some(why);
+        self.asked.send_modify(|asked| {
+            asked.first.get_or_insert(why);
+            if asked.hastiest.map(Stop::haste) < Some(why.haste()) {
+                asked.hastiest = Some(why);
             }
-            first
+            asked.cancelled |= why == Stop::Cancel;
         });
     }
 
-    /// Tells when its end is asked for.
-    #[must_use]
-    pub fn stops(&self) -> watch::Receiver<Option<Stop>> {
-        self.stop.subscribe()
-    }
-
-    /// Why its end is asked for, if it is.
+    /// Why its end is asked for, if it is: the first reason.
     #[must_use]
     pub fn stopping(&self) -> Option<Stop> {
-        *self.stop.borrow()
+        self.asked.borrow().first
+    }
+
+    /// Returns that reason, when there is one.
+    pub async fn stopped(&self) -> Stop {
+        self.until(|asked| asked.first).await
+    }
+
+    /// Returns the reason that leaves the least time, when it leaves less than `than` does.
+    pub async fn hastier(&self, than: Option<Stop>) -> Stop {
+        self.until(|asked| asked.hastiest.filter(|why| than.map(Stop::haste) < Some(why.haste()))).await
     }
 
     /// Returns when what is still to be collected is not wanted any more, or not waited for: the daemon ends, or the
     /// lease is lost.
     pub async fn hurried(&self) {
-        let mut stops = self.stop.subscribe();
-        let hurries = |stop: &Option<Stop>| matches!(stop, Some(Stop::Drain | Stop::LeaseLost));
-        if stops.wait_for(hurries).await.is_err() {
-            std::future::pending::<()>().await;
+        self.hastier(Some(Stop::Cancel)).await;
+    }
+
+    /// Whether its lease is lost, whatever else it is to end for.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.asked.borrow().hastiest == Some(Stop::LeaseLost)
+    }
+
+    /// Whether a person asked for its end, whatever else it is to end for.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.asked.borrow().cancelled
+    }
+
+    /// Returns when a person has asked for its end.
+    pub async fn cancelled(&self) {
+        self.until(|asked| asked.cancelled.then_some(())).await;
+    }
+
+    async fn until<T>(&self, wanted: impl Fn(&Asked) -> Option<T>) -> T {
+        let mut changes = self.asked.subscribe();
+        loop {
+            let found = wanted(&changes.borrow_and_update());
+            if let Some(found) = found {
+                return found;
+            }
+            // The sender is our own.
+            let _changed = changes.changed().await;
         }
     }
 
@@ -117,6 +168,8 @@ impl Live {
 pub struct Attempts {
     held: Mutex<AllHeld>,
     more: Notify,
+    /// Until when uploads may go on, once the daemon ends.
+    until: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +196,20 @@ impl Attempts {
         let mut held = self.lock();
         held.stop = Some(why);
         held.live.values().for_each(|live| live.stop(why));
+    }
+
+    /// The daemon ends: uploads may go on until then.
+    pub fn upload_until(&self, until: Instant) {
+        self.until.send_replace(Some(until));
+    }
+
+    /// Returns when the daemon ends, and no upload may go on.
+    pub async fn uploads_due(&self) {
+        let mut until = self.until.subscribe();
+        match until.wait_for(Option::is_some).await.map(|until| *until) {
+            Ok(Some(until)) => tokio::time::sleep_until(until).await,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// One less.
@@ -193,7 +260,8 @@ impl Attempts {
     pub fn held(&self) -> Vec<Held> {
         let held = |live: &Arc<Live>| Held {
             attempt: live.key.clone(),
-            stopping: live.stopping().is_some(),
+            // A Run that is ended for another reason has still to hear of a cancel, and of a lost lease: its uploads go on.
+            stopping: live.is_cancelled() || live.is_lost(),
             step: live.now().step,
             last_output: live.log.last_output(),
         };
@@ -227,5 +295,19 @@ mod tests {
         attempts.stop(Stop::Drain);
         attempts.insert(Arc::clone(&after));
         assert_eq!((before.stopping(), after.stopping()), (Some(Stop::Drain), Some(Stop::Drain)));
+    }
+
+    #[tokio::test]
+    async fn a_later_reason_hurries_and_does_not_take_the_place_of_the_first() {
+        let live = live(1);
+        live.stop(Stop::TimedOut);
+        assert_eq!((live.hastier(None).await, live.is_cancelled()), (Stop::TimedOut, false));
+        live.stop(Stop::Cancel);
+        live.stop(Stop::Drain);
+        assert_eq!((live.hastier(Some(Stop::TimedOut)).await, live.is_cancelled()), (Stop::Drain, true));
+        live.stop(Stop::LeaseLost);
+        live.stop(Stop::Drain);
+        assert_eq!((live.hastier(Some(Stop::Drain)).await, live.is_lost()), (Stop::LeaseLost, true));
+        assert_eq!((live.stopped().await, live.stopping()), (Stop::TimedOut, Some(Stop::TimedOut)));
     }
 }

@@ -171,7 +171,11 @@ pub(crate) fn hold(tree: &Tree) -> Result<(), Errno> {
     flock(tree.fd(), FlockOperation::NonBlockingLockExclusive)
 }
 
-fn mark_left(spool: &Path, key: &AttemptKey) -> std::io::Result<()> {
+/// Has the next daemon take this log to the store if this one does not live to do it.
+///
+/// # Errors
+/// The spool cannot be written.
+pub(crate) fn mark_left(spool: &Path, key: &AttemptKey) -> std::io::Result<()> {
     std::fs::write(spool.join(LEFT), serde_json::to_vec(key)?)
 }
 
@@ -268,11 +272,14 @@ fn lost(key: &AttemptKey, open: &Attempt, scrub: Option<Scrub>) -> Report {
 }
 
 /// What may not have arrived of an attempt whose daemon died after its command had ended. Only a part of it may be missing:
-/// nobody knows any more what the store has taken. Of the log nothing is: what is on the disk goes up after this, and what does
-/// not come after all is a gap to whoever reads it.
+/// nobody knows any more what the store has taken. Of a log that was whole nothing is: what is on the disk goes up after this, and
+/// what does not come after all is a gap to whoever reads it.
 fn not_uploaded(result: &AttemptResult, collected: bool) -> Vec<String> {
     if !collected {
-        return vec!["outputs, artifacts and patch: the daemon died before they were collected".to_owned()];
+        return vec![
+            "outputs, artifacts, patch and the end of the log: the daemon died before they were collected"
+                .to_owned(),
+        ];
     }
     let patch = result.patch.as_ref().is_some_and(|patch| patch.digest.is_some()).then_some("patch");
     let artifacts = result.artifacts.as_ref().map(|_| "artifacts");

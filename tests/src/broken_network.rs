@@ -19,6 +19,8 @@ pub enum Fault {
     CutAnswer(u64),
     /// The server fails.
     Error500,
+    /// The server, or something before it, refuses.
+    Error403,
     /// Nothing is ever answered.
     Stall,
 }
@@ -123,18 +125,8 @@ impl Shared {
             Fault::Pass => (u64::MAX, u64::MAX),
             Fault::CutRequest(bytes) => (bytes, u64::MAX),
             Fault::CutAnswer(bytes) => (u64::MAX, bytes),
-            Fault::Error500 => {
-                let mut first = [0; 4096];
-                let _read = client.read(&mut first)?;
-                client.write_all(
-                    b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-                )?;
-                // What is still on its way is taken, so that the answer is not lost to a reset.
-                client.shutdown(Shutdown::Write)?;
-                client.set_read_timeout(Some(Duration::from_secs(2)))?;
-                io::copy(&mut client, &mut io::sink())?;
-                return Ok(());
-            }
+            Fault::Error500 => return answer(client, "500 Internal Server Error"),
+            Fault::Error403 => return answer(client, "403 Forbidden"),
             Fault::Stall => {
                 io::copy(&mut client, &mut io::sink())?;
                 return Ok(());
@@ -149,6 +141,17 @@ impl Shared {
         pass(server, client, most_answered, &AtomicU64::new(0))?;
         asks.join().map_err(|_| io::Error::other("a thread panicked"))?
     }
+}
+
+/// Answers whatever is asked with this status, and closes.
+fn answer(mut client: TcpStream, status: &str) -> io::Result<()> {
+    let mut first = [0; 4096];
+    let _read = client.read(&mut first)?;
+    write!(client, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+    // What is still on its way is taken, so that the answer is not lost to a reset.
+    client.shutdown(Shutdown::Write)?;
+    client.set_read_timeout(Some(Duration::from_secs(2)))?;
+    io::copy(&mut client, &mut io::sink()).map(drop)
 }
 
 /// A connection whose bytes are counted as they are sent.

@@ -120,7 +120,7 @@ impl Conversation {
         attempt.result.warnings.extend(sampler.and_then(|sampler| sampler.why()));
         let end = end?;
         // The lease is another's by now: whatever is collected could not be delivered.
-        if attempt.live.stopping() != Some(Stop::LeaseLost) {
+        if !attempt.live.is_lost() {
             attempt.enter(Step::Capture);
             workspace.mend(attempt);
             if let Err(problem) = self.capture(attempt, &accepted.granted, workspace).await {
@@ -143,20 +143,17 @@ impl Conversation {
 
     /// The next frame of a worker that has no command yet: a stop ends the wait.
     async fn next(&mut self, attempt: &Attempt, deadline: Instant, what: &str) -> Result<Up, Ended> {
-        let mut stops = attempt.live.stops();
         tokio::select! {
             biased;
             up = self.worker.link.receive() => match up.map_err(protocol)? {
-                Some(Up::Refused(_) | Up::Fault(_)) | None if attempt.live.stopping() == Some(Stop::LeaseLost) => {
+                Some(Up::Refused(_) | Up::Fault(_)) | None if attempt.live.is_lost() => {
                     Err(Ended::Stopped(Stop::LeaseLost))
                 }
                 Some(up @ (Up::Refused(_) | Up::Fault(_))) => Err(told(attempt, up)),
                 Some(up) => Ok(up),
                 None => Err(gone(attempt)),
             },
-            stop = stops.wait_for(Option::is_some) => {
-                Err(Ended::Stopped(stop.ok().and_then(|stop| *stop).unwrap_or(Stop::Drain)))
-            }
+            stop = attempt.live.stopped() => Err(Ended::Stopped(stop)),
             () = tokio::time::sleep_until(deadline) => {
                 let why = format!("the worker took too long to {what}");
                 Err(Problem::new(Code::WorkerFailed, why).into())

@@ -29,6 +29,8 @@ const EVERY: Duration = Duration::from_secs(5);
 const OR_BYTES: u64 = 4 * 1024 * 1024;
 /// A segment that has gone up with as much as this is not sent again when more is written: another is begun.
 const SEAL: u64 = 256 * 1024;
+/// The pause after an answer that will stay the same, while the log is still written: much can be mended until its end.
+const HOPELESS: Duration = Duration::from_secs(30);
 
 /// A file to upload.
 pub(super) struct Item {
@@ -48,9 +50,16 @@ pub(crate) enum UploadError {
 }
 
 impl UploadError {
+    /// Whether the same may work later. What an operator or a proxy mends is a matter of minutes (a token or a key that is
+    /// changed, a way that is closed): only what is wrong with these very bytes, or with their attempt, stays so.
     fn is_retryable(&self) -> bool {
         match self {
-            Self::Controller(error) => error.is_retryable(),
+            Self::Controller(ClientError::Problem { problem, .. }) => {
+                problem.retryable
+                    || matches!(problem.code, Code::Unauthenticated | Code::Forbidden | Code::Conflict)
+            }
+            Self::Controller(ClientError::Protocol { .. } | ClientError::Unreachable { .. }) => true,
+            Self::Controller(ClientError::TooLong { .. } | ClientError::Token) => false,
             Self::Store(error) => error.is_retryable(),
         }
     }
@@ -60,8 +69,10 @@ impl UploadError {
         matches!(self, Self::Controller(error) if error.code() == Some(Code::StaleFence))
     }
 
-    /// How long to wait before the next try.
+    /// How long to wait before the next try: some seconds at most if nobody asks for more, for a daemon that drains has few
+    /// of them left to find out that the store is back.
     fn pause(&self, failures: u32) -> Duration {
+        let failures = failures.min(6);
         match self {
             Self::Controller(error) => pause(error, failures),
             Self::Store(_) => backoff(failures),
@@ -112,11 +123,14 @@ async fn put_once(attempt: &Attempt, item: &Item, again: bool, begun: &mut Begun
     Ok(())
 }
 
+/// What takes the log to the store, and says what did not get there.
+pub(super) type Shipping = JoinHandle<Option<String>>;
+
 /// Takes the log to the store until it is closed and all of it is there. The task says what did not get there, and why.
-pub(super) fn ship(attempt: &Attempt) -> JoinHandle<Option<String>> {
+pub(super) fn ship(attempt: &Attempt) -> Shipping {
     let (daemon, log) = (Arc::clone(&attempt.daemon), Arc::clone(&attempt.live.log));
     let (key, token) = (attempt.key().clone(), attempt.lease.token.clone());
-    let shipper = Shipper { daemon, log, key, token, sent: Vec::new() };
+    let shipper = Shipper { daemon, log, key, token, stale: false, sent: Vec::new() };
     tokio::spawn(shipper.run().in_current_span())
 }
 
@@ -125,6 +139,8 @@ struct Shipper {
     log: Arc<Log>,
     key: AttemptKey,
     token: SecretText,
+    /// The Run is another's by now, and the token nobody's. The log of this attempt is still this daemon's.
+    stale: bool,
     /// Bytes of each segment's file that are in the store.
     sent: Vec<u64>,
 }
@@ -142,17 +158,25 @@ impl Shipper {
                 let _elapsed = tokio::time::timeout(EVERY, enough).await;
             }
             let closed = ends.borrow_and_update().closed;
-            match self.pass().await {
+            let error = match self.pass().await {
                 Ok(()) if closed => return None,
-                Ok(()) => failures = 0,
-                Err(error) if error.is_retryable() => {
-                    self.daemon.metrics.upload_failed();
-                    let pause = error.pause(failures);
-                    failures += 1;
-                    tracing::debug!(%error, "a part of a log is sent again");
-                    tokio::time::sleep(pause).await;
+                Ok(()) => {
+                    failures = 0;
+                    continue;
                 }
-                Err(error) => return Some(format!("log: {error}")),
+                Err(error) => error,
+            };
+            let pause = if error.is_retryable() { error.pause(failures) } else { HOPELESS };
+            failures += 1;
+            self.daemon.metrics.upload_failed();
+            if !closed {
+                tracing::debug!(%error, "a part of a log is sent again");
+                // The end is no time to wait for half a minute.
+                let _elapsed = tokio::time::timeout(pause, ends.wait_for(|end| end.closed)).await;
+            } else if error.is_retryable() {
+                tokio::time::sleep(pause).await;
+            } else {
+                return Some(format!("log: {error}"));
             }
         }
     }
@@ -164,7 +188,18 @@ impl Shipper {
         for (segment, sent) in segments.into_iter().zip(&mut self.sent) {
             if *sent < segment.stored {
                 let bytes = read(segment.path.clone(), segment.stored).await?;
-                put_log(&self.daemon, &self.key, segment.offset, bytes, LogOf::Lease(&self.token)).await?;
+                if !self.stale {
+                    let of = LogOf::Lease(&self.token);
+                    let put = put_log(&self.daemon, &self.key, segment.offset, bytes.clone(), of).await;
+                    self.stale = put.as_ref().is_err_and(UploadError::is_stale);
+                    if !self.stale {
+                        put?;
+                    }
+                }
+                if self.stale {
+                    let of = LogOf::Left(&self.key, self.daemon.state.instance());
+                    put_log(&self.daemon, &self.key, segment.offset, bytes, of).await?;
+                }
                 *sent = segment.stored;
             }
         }
@@ -198,10 +233,15 @@ async fn read(path: PathBuf, length: u64) -> Result<Bytes, BlobError> {
     read.await.map_err(|error| BlobError::Broken(error.to_string()))?.map_err(BlobError::File)
 }
 
-/// Takes the log that an earlier life of the daemon left to the store, and removes what is left of the attempt.
+/// Takes the log that an earlier life of the daemon left to the store, and removes what is left of the attempt. A daemon that
+/// ends before leaves it to the next.
 pub(crate) async fn leftover(daemon: Arc<Daemon>, key: AttemptKey, spool: PathBuf) {
     let deadline = Instant::now() + daemon.config.upload.deadline.get();
-    match send_left(&daemon, &key, &spool, deadline).await {
+    let sent = tokio::select! {
+        sent = send_left(&daemon, &key, &spool, deadline) => sent,
+        () = daemon.attempts.uploads_due() => return,
+    };
+    match sent {
         Ok(()) => {}
         Err(error) if error.is_stale() => tracing::debug!(%error, "nothing more is taken of a log"),
         Err(error) => {
@@ -249,4 +289,30 @@ fn left_segments(dir: &Path) -> Vec<Segment> {
         .collect();
     segments.sort_by_key(|segment| segment.offset);
     segments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtimed_api::problem::Problem;
+
+    #[test]
+    fn only_what_is_wrong_with_the_bytes_or_their_attempt_stays_so() {
+        let problem = |code: Code| {
+            UploadError::from(ClientError::Problem {
+                status: code.row().status,
+                problem: Box::new(Problem::new(code, "x")),
+                retry_after: None,
+            })
+        };
+        for code in [Code::InvalidRequest, Code::TooLarge, Code::NotFound, Code::StaleFence] {
+            assert!(!problem(code).is_retryable(), "{code}");
+        }
+        for code in [Code::Unauthenticated, Code::Forbidden, Code::Unavailable, Code::StorageFull] {
+            assert!(problem(code).is_retryable(), "{code}");
+        }
+        let proxy = ClientError::Protocol { url: String::new(), why: "HTTP 403".to_owned() };
+        assert!(UploadError::from(proxy).is_retryable());
+        assert!(!UploadError::from(BlobError::TooLarge(1)).is_retryable());
+    }
 }

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use runtimed_api::exit::Exit;
 use runtimed_client::listen::{self, Signals};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,9 @@ pub(super) struct When {
     /// When its one Run is over.
     pub(super) once: bool,
 }
+
+/// What of the time to finish is kept for the reports: a store that does not answer takes none of that.
+const REPORTING: Duration = Duration::from_secs(3);
 
 /// Waits for the order to end, and carries it out.
 pub(super) async fn drain(
@@ -64,13 +68,15 @@ pub(super) async fn drain(
         if tokio::time::timeout(grace, slots.wait()).await.is_err() {
             daemon.attempts.stop(Stop::Drain);
         }
+        let finish = daemon.config.drain.finish.get();
+        daemon.attempts.upload_until(Instant::now() + finish - (finish / 4).min(REPORTING));
         let rest = async {
             slots.wait().await;
             daemon.outbox.emptied().await;
             tails.close();
             tails.wait().await;
         };
-        tokio::time::timeout(daemon.config.drain.finish.get(), rest).await.is_ok()
+        tokio::time::timeout(finish, rest).await.is_ok()
     };
     let aborted = || Failure {
         error: anyhow!("aborted by a second signal: the next start cleans up, and delivers what is left"),

@@ -126,17 +126,10 @@ pub enum BlobError {
 }
 
 impl BlobError {
-    /// Whether the same may work a little later.
+    /// Whether the same may work later. That a store refuses the key is no reason why not: another may be on its way.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        use object_store::Error;
-        match self {
-            Self::Full => true,
-            Self::Store(error) => {
-                !matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
-            }
-            _ => false,
-        }
+        matches!(self, Self::Full | Self::Store(_))
     }
 }
 

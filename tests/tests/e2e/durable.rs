@@ -11,6 +11,8 @@ use runtimed_tests::answering::Answering;
 use runtimed_tests::cluster::{Cluster, Options, namespace, own, phase, result};
 use runtimed_tests::fault::disk::{Disk, may_mount};
 use runtimed_tests::fault::failing::{DATABASE, Failing, JOURNAL, may_fail};
+use runtimed_tests::fault::plan::Trouble;
+use runtimed_tests::fault::proxy::Proxy;
 use runtimed_tests::marks::{Marks, OVERLAP};
 use runtimed_tests::runs::shell;
 use runtimed_tests::wait::eventually;
@@ -42,6 +44,23 @@ async fn a_daemon_that_is_stopped_is_overtaken_when_its_command_is_dead() {
     cluster.daemon(index).signal(Signal::CONT);
     cluster.until_daemon_said(index, "the attempt is over").await;
     assert_eq!(cluster.drain(), Vec::<PathBuf>::new());
+}
+
+/// Whoever wrote a log brings the rest of it, whosever the Run is by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_log_follows_a_lost_lease() {
+    let mut cluster = Cluster::start(Options { daemons: 0, lease: "6s", ..Options::default() }).await;
+    let proxy = Proxy::before(&cluster.url).await.expect("a port");
+    cluster.add_daemon(&proxy.url);
+    let name = cluster.submit(shell("cut", "echo up; sleep 0.5; seq -w 100000; sleep 60", ""), &[]).await;
+    cluster.until_printed(&name).await;
+    proxy.set(Some(Trouble::Refused));
+    assert_eq!(phase(&cluster.end(&name).await), Phase::Lost);
+    proxy.set(None);
+    let lines: String = (1..=100_000).map(|line| format!("{line:06}\n")).collect();
+    let printed = format!("up\n{lines}");
+    eventually("all of the log", async || cluster.log(&name).await == printed).await;
+    assert!(cluster.drain().is_empty());
 }
 
 /// Waits until the daemon has declined more leases than `before`, and says how many.

@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use runtimed_api::run::Run;
@@ -12,6 +14,7 @@ use runtimed_api::run::status::{AttemptEnd, Phase};
 use runtimed_api::run::step::Step;
 use runtimed_tests::cluster::{Cluster, Options, namespace, phase, result};
 use runtimed_tests::runs::shell;
+use runtimed_tests::wait::eventually;
 use rustix::process::Signal;
 
 fn with(runtime_toml: &str, slots: u32) -> Options {
@@ -73,8 +76,24 @@ async fn a_controller_that_is_stopped_delays_no_timeout_and_no_log() {
     assert!(cluster.drain().is_empty());
 }
 
-/// Between daemon and controller: everything passes but uploads, which are taken and never answered.
-fn stuck_store(controller: &str) -> String {
+/// What becomes of uploads between daemon and controller. Everything else passes.
+#[derive(Clone)]
+enum Uploads {
+    /// They are taken, and never answered.
+    Stick,
+    /// So many more are refused, as a proxy does that nobody asked; then they pass.
+    Refused(Arc<AtomicU32>),
+}
+
+impl Uploads {
+    fn refuses(&self) -> bool {
+        let Self::Refused(left) = self else { return false };
+        left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// A proxy before the controller.
+fn proxy(controller: &str, uploads: Uploads) -> String {
     let target = controller.trim_start_matches("http://").to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -82,14 +101,15 @@ fn stuck_store(controller: &str) -> String {
         for client in listener.incoming().flatten() {
             let Ok(server) = TcpStream::connect(&target) else { continue };
             let (from, to) = (server.try_clone().expect("cloned"), client.try_clone().expect("cloned"));
-            std::thread::spawn(move || pass(from, to, false));
-            std::thread::spawn(move || pass(client, server, true));
+            let uploads = uploads.clone();
+            std::thread::spawn(move || pass(from, to, None));
+            std::thread::spawn(move || pass(client, server, Some(uploads)));
         }
     });
     url
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, stuck: bool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, uploads: Option<Uploads>) {
     let mut buffer = [0; 16 * 1024];
     let mut holding = false;
     while let Ok(count) = from.read(&mut buffer) {
@@ -97,8 +117,17 @@ fn pass(mut from: TcpStream, mut to: TcpStream, stuck: bool) {
         if piece.is_empty() {
             break;
         }
-        holding |=
-            stuck && [&b"PUT /v1/blobs/"[..], b"PUT /v1/logs/"].iter().any(|put| piece.starts_with(put));
+        let puts = [&b"PUT /v1/blobs/"[..], b"PUT /v1/logs/"].iter().any(|put| piece.starts_with(put));
+        if let Some(uploads) = uploads.as_ref().filter(|_| puts) {
+            if uploads.refuses() {
+                let refused = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                // What is still on its way is taken, so that the answer is not lost to a reset.
+                let _closed = from.write_all(refused).and_then(|()| from.shutdown(std::net::Shutdown::Write));
+                let _rest = std::io::copy(&mut from, &mut std::io::sink());
+                break;
+            }
+            holding = matches!(uploads, Uploads::Stick);
+        }
         if !holding && to.write_all(piece).is_err() {
             break;
         }
@@ -108,8 +137,12 @@ fn pass(mut from: TcpStream, mut to: TcpStream, stuck: bool) {
 
 /// A cluster whose daemon cannot upload.
 async fn cluster_with_a_stuck_store(runtime_toml: &str, slots: u32) -> Cluster {
+    cluster_with(Uploads::Stick, runtime_toml, slots).await
+}
+
+async fn cluster_with(uploads: Uploads, runtime_toml: &str, slots: u32) -> Cluster {
     let mut cluster = Cluster::start(with(runtime_toml, slots)).await;
-    let url = stuck_store(&cluster.url);
+    let url = proxy(&cluster.url, uploads);
     cluster.daemon(0).signal(Signal::TERM);
     cluster.daemon(0).wait(Duration::from_secs(60));
     let config = cluster.config(0);
@@ -143,17 +176,54 @@ async fn a_stuck_store_holds_no_slot_and_ends_as_uploads_incomplete() {
     assert!(cluster.drain().is_empty());
 }
 
+/// A key that is being changed, or a proxy that is: no reason to leave anything out that has minutes to arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_a_while_arrives_all_the_same() {
+    let left = Arc::new(AtomicU32::new(6));
+    let mut cluster = cluster_with(Uploads::Refused(Arc::clone(&left)), "", 1).await;
+    let run = cluster.run(shell("refused", "echo up; echo kept > $RUNTIMED_ARTIFACTS_DIR/one", "")).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    assert_eq!(result(&run).uploads_incomplete, [""; 0]);
+    assert_eq!(left.load(Ordering::Acquire), 0, "nothing was refused");
+    assert!(cluster.drain().is_empty());
+    let name = "refused".parse().expect("a name");
+    assert_eq!(cluster.log(&name).await, "up\n");
+    let file = cluster.client.artifact(&namespace(), &name, "one").await.expect("an artifact");
+    assert_eq!(&file.bytes().await.expect("its bytes")[..], b"kept\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_ends_uploads_that_go_nowhere() {
     let mut cluster = cluster_with_a_stuck_store("", 1).await;
-    let name = cluster.submit(shell("stuck", "echo x > $RUNTIMED_ARTIFACTS_DIR/one", ""), &[]).await;
-    cluster.until(&name, |run| phase(run) == Phase::Finishing && is_at(run, Step::Upload)).await;
-    cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
-    let run = cluster.end(&name).await;
-    // The command had ended: its Outcome stands.
-    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
-    assert!(!result(&run).uploads_incomplete.is_empty(), "{:?}", result(&run));
+    let writes = "echo x > $RUNTIMED_ARTIFACTS_DIR/one";
+    let done = shell("done", writes, "");
+    let late = shell("late", &format!("{writes}; sleep 60"), "limits: { timeout: 1s, grace: 100ms }");
+    // The command had ended, or was being ended for another reason: its Outcome stands.
+    for (run, expected) in [(done, Phase::Succeeded), (late, Phase::TimedOut)] {
+        let name = cluster.submit(run, &[]).await;
+        cluster.until(&name, |run| phase(run) == Phase::Finishing && is_at(run, Step::Upload)).await;
+        cluster.client.cancel(&namespace(), &name).await.expect("cancelled");
+        let run = cluster.end(&name).await;
+        assert_eq!(phase(&run), expected, "{:?}", run.status);
+        let missing = &result(&run).uploads_incomplete;
+        assert!(missing.contains(&"one: given up, for the Run was cancelled".to_owned()), "{missing:?}");
+    }
     assert!(cluster.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_with_a_stuck_store_reports_in_its_time_what_did_not_arrive() {
+    let toml = "[drain]\ngrace = \"200ms\"\nfinish = \"8s\"\n";
+    let mut cluster = cluster_with_a_stuck_store(toml, 1).await;
+    let name = cluster.submit(shell("stuck", "echo up; echo x > $RUNTIMED_ARTIFACTS_DIR/one", ""), &[]).await;
+    cluster.until(&name, |run| phase(run) == Phase::Finishing && is_at(run, Step::Upload)).await;
+    assert_eq!(cluster.drain(), Vec::<PathBuf>::new());
+    let run = cluster.end(&name).await;
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    let missing = &result(&run).uploads_incomplete;
+    for what in ["one", "the end of the log"] {
+        assert!(missing.contains(&format!("{what}: given up, for the daemon was shut down")), "{missing:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,6 +249,26 @@ async fn a_run_that_outlives_its_own_grace_does_not_outlive_the_drain() {
     assert_eq!(cluster.drain(), Vec::<PathBuf>::new());
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert_eq!(result(&cluster.end(&name).await).end, AttemptEnd::Drained);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_hurries_what_is_being_ended_already() {
+    let toml = "[drain]\ngrace = \"200ms\"\nfinish = \"6s\"\n";
+    let mut cluster = Cluster::start(with(toml, 2)).await;
+    let script = "trap 'echo told' TERM; echo up; while :; do sleep 1; done";
+    let cancelled = cluster.submit(shell("cancelled", script, "limits: { grace: 10m }"), &[]).await;
+    let late = cluster.submit(shell("late", script, "limits: { timeout: 1s, grace: 10m }"), &[]).await;
+    cluster.until_printed(&cancelled).await;
+    cluster.client.cancel(&namespace(), &cancelled).await.expect("cancelled");
+    for name in [&cancelled, &late] {
+        eventually("the grace to begin", async || cluster.log(name).await.contains("told")).await;
+    }
+    let begun = Instant::now();
+    assert_eq!(cluster.drain(), Vec::<PathBuf>::new());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // Each for the reason that came first.
+    assert_eq!(result(&cluster.end(&cancelled).await).end, AttemptEnd::Cancelled);
+    assert_eq!(result(&cluster.end(&late).await).end, AttemptEnd::TimedOut);
 }
 
 #[tokio::test(flavor = "multi_thread")]

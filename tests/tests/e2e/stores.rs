@@ -164,6 +164,12 @@ async fn s3_survives_a_bad_network_and_keeps_no_orphans() {
     assert!(kept == bytes, "other bytes than were sent");
     // It is found by the file's name.
     assert_eq!(s3.unfinished(), 0);
+    // A key that is refused may be on its way to be changed.
+    let refusing = FaultProxy::start(s3.address(), &[], Fault::Error403);
+    let refused = open(refusing.address(), &credentials)
+        .put_file(&Place::of_run(&"u2".parse().expect("a uid")), &digest, size, &file, &mut Begun::default())
+        .await;
+    assert!(refused.expect_err("it is refused").is_retryable());
     // Others are found by their place, and none elsewhere is touched.
     begin("u1/ab");
     begin("u12/ab");

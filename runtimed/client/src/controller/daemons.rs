@@ -46,7 +46,7 @@ pub enum Blob {
 pub enum LogOf<'a> {
     /// Of the attempt with this lease.
     Lease(&'a SecretText),
-    /// Of an attempt that an earlier life of this daemon left, and the daemon's own secret.
+    /// Of an attempt that an earlier life of this daemon left, or whose lease it lost, and the daemon's own secret.
     Left(&'a AttemptKey, &'a SecretText),
 }
 

@@ -35,13 +35,10 @@ impl Conversation {
     ) -> Result<AttemptEnd, Ended> {
         let grace = granted.limits.grace.map_or(Duration::ZERO, runtimed_api::duration::Span::get);
         let timeout = granted.limits.timeout.map(|timeout| Instant::now() + timeout.get());
-        let mut stops = attempt.live.stops();
-        let mut stopped: Option<(Stop, Instant)> = None;
+        // For what it is ended, for what it was hurried last, and when the daemon kills its tree.
+        let mut stopped: Option<(Stop, Stop, Instant)> = None;
         let exited = loop {
-            let due = match (&stopped, timeout) {
-                (Some((_, second_kill)), _) => Some(*second_kill),
-                (None, timeout) => timeout,
-            };
+            let due = stopped.map(|(_, _, second_kill)| second_kill).or(timeout);
             let stop = tokio::select! {
                 biased;
                 up = self.worker.link.receive() => match up.map_err(protocol)? {
@@ -49,10 +46,7 @@ impl Conversation {
                     Some(up) => return Err(told(attempt, up)),
                     None => return Err(gone(attempt)),
                 },
-                stop = stops.wait_for(Option::is_some), if stopped.is_none() => {
-                    let stop = stop.ok().and_then(|stop| *stop);
-                    stop.unwrap_or(Stop::Drain)
-                }
+                stop = attempt.live.hastier(stopped.map(|(_, last, _)| last)) => stop,
                 () = rotation.due() => {
                     // A few small files, and an automaton; only this attempt waits for it.
                     tokio::task::block_in_place(|| rotation.apply(attempt, workspace));
@@ -63,31 +57,35 @@ impl Conversation {
                         break None;
                     }
                     attempt.live.stop(Stop::TimedOut);
-                    attempt.live.stopping().unwrap_or(Stop::TimedOut)
+                    Stop::TimedOut
                 }
             };
-            stopped = Some((stop, self.order(attempt, stop, grace).await?));
+            let second_kill = self.order(attempt, stop, grace).await?;
+            stopped = Some(match stopped {
+                Some((first, _, earlier)) => (first, stop, earlier.min(second_kill)),
+                None => (attempt.live.stopping().unwrap_or(stop), stop, second_kill),
+            });
         };
+        let stop = stopped.map(|(first, _, _)| first);
         // What is still in the pipes does not wait for room any more.
         attempt.live.log.release();
         attempt.leave(Step::Run);
         let Some(exited) = exited else {
             // The worker does not answer: the daemon kills the tree, and nobody saw how the command ended.
-            let stop = stopped.map_or(Stop::Drain, |(stop, _)| stop);
             attempt
                 .result
                 .warnings
                 .push("the worker did not end the command in time, so the daemon did".to_owned());
-            return Err(Ended::Stopped(stop));
+            return Err(Ended::Stopped(stop.unwrap_or(Stop::Drain)));
         };
-        let stop = stopped.map(|(stop, _)| stop);
         attempt.result.kill_micros = exited.kill_micros;
         let end = stop.map_or(AttemptEnd::Completed, end_of);
         self.conclude(attempt, outcome(&exited, stop, granted), end).await?;
         Ok(end)
     }
 
-    /// Orders the worker to end the command's tree, and says when the daemon does it itself.
+    /// Orders the worker to end the command's tree, and says when the daemon does it itself. A second order can only shorten
+    /// the grace.
     async fn order(&self, attempt: &Attempt, stop: Stop, grace: Duration) -> Result<Instant, Ended> {
         let (grace, second_kill) = match stop {
             Stop::LeaseLost => (Duration::ZERO, LOST_KILL),
