@@ -84,7 +84,7 @@ fn secret_in(
         return Ok(None);
     }
     const HOLDS: &str = "it holds a staged secret, so it was not kept";
-    if redactor.finds_in(patch) {
+    if redactor.finds_in(patch) || [b'+', b'-'].iter().any(|mark| redactor.finds_in(&side(patch, *mark))) {
         return Ok(Some(HOLDS));
     }
     let Some(revealed) = revealed else {
@@ -94,6 +94,17 @@ fn secret_in(
         ));
     };
     Ok(redactor.finds_in_stream(revealed)?.then_some(HOLDS))
+}
+
+/// The lines that the files have after a patch (`+`) or before it (`-`), without what the patch puts before each: an encoding that is
+/// broken into lines is in those alone.
+fn side(patch: &[u8], mark: u8) -> Vec<u8> {
+    let lines = patch.split_inclusive(|byte| *byte == b'\n');
+    let content = lines.filter_map(|line| {
+        let (first, content) = line.split_first()?;
+        (*first == mark || *first == b' ').then_some(content)
+    });
+    content.flatten().copied().collect()
 }
 
 /// Reads outputs and artifacts. What cannot be read becomes a warning: the Outcome stands.
@@ -183,4 +194,39 @@ fn is_empty(workspace: &Workspace, directory: &str) -> bool {
 
 fn outputs_path() -> PathBuf {
     Path::new(layout::OUTPUTS_DIR).join(layout::OUTPUTS_FILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_in_lines_is_found_in_what_a_patch_adds_and_takes_away() {
+        let secret: String =
+            (0..90_u32).map(|i| char::from(b'!' + u8::try_from(i * 7 % 90).unwrap_or(0))).collect();
+        let redactor = Redactor::default();
+        redactor.register(&[("x", secret.as_bytes())]).expect("registers");
+        let encoded = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
+        let lines: Vec<String> = encoded.chunks(30).map(<[String]>::concat).collect();
+        assert_eq!(lines.len(), 3);
+        let patch = |marks: [&str; 3], other: &str| {
+            let hunk: String =
+                marks.iter().zip(&lines).map(|(mark, line)| format!("{mark}{line}\n{other}")).collect();
+            format!("diff --git a/t b/t\n--- a/t\n+++ b/t\n@@ -1,3 +1,3 @@\n{hunk}")
+        };
+        let found = |patch: String| {
+            secret_in(&redactor, patch.as_bytes(), Some(io::empty())).expect("it is read").is_some()
+        };
+        // New lines, removed ones, some that were there before, and others between that are of the other side.
+        for (marks, other) in [
+            (["+", "+", "+"], ""),
+            (["-", "-", "-"], ""),
+            (["+", " ", "+"], ""),
+            (["+", "+", "+"], "-something\n"),
+        ] {
+            assert!(found(patch(marks, other)), "{}", patch(marks, other));
+        }
+        assert!(!found(patch(["+", "-", "+"], "")), "neither side has it");
+        assert!(!found(patch(["+", "+", "+"], "+something\n")));
+    }
 }

@@ -109,9 +109,14 @@ async fn a_patch_that_holds_a_secret_is_withheld() {
         ),
         ("name", "touch $(cat $RUNTIMED_SECRET_LLM_FILE)"),
         ("link", "ln -s $(cat $RUNTIMED_SECRET_LLM_FILE) in-the-tree"),
+        // Both break what they write into lines, and a patch has a mark before each.
+        ("base64", "base64 $RUNTIMED_SECRET_LLM_FILE > in-the-tree"),
+        ("hex", "od -An -tx1 -v $RUNTIMED_SECRET_LLM_FILE | tr -d ' ' > in-the-tree"),
     ] {
         let run = shell(name, line, "secrets: [{ name: llm }]");
-        let name = cluster.submit(run, &[("llm", "a-submitted-value")]).await;
+        let long = "a-submitted-value-of-more-than-one-line-".repeat(3);
+        let value = if ["base64", "hex"].contains(&name) { &long } else { "a-submitted-value" };
+        let name = cluster.submit(run, &[("llm", value)]).await;
         let run = cluster.end(&name).await;
         let patch = result(&run).patch.clone().expect("a patch");
         assert_eq!(patch.digest, None, "{name}");
