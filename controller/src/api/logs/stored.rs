@@ -87,15 +87,16 @@ impl Source for Stored {
         }
         let Some(part) = self.parts.get(self.at).copied() else {
             let missing = self.next.take().zip(self.whole).filter(|(next, whole)| next < whole);
-            return Ok(missing.map(|(next, whole)| gap(whole, whole - next)));
+            return Ok(missing.map(|(next, whole)| gap(whole, 0, whole - next)));
         };
         let chunk = self.read(part).await?;
         self.at += 1;
         let missing = self.next.map_or(0, |next| part.offset.saturating_sub(next));
         self.next = Some(after(&chunk)?.max(self.next.unwrap_or(0)));
         if missing > 0 {
+            let hole = gap(part.offset, begun(&chunk), missing);
             self.waiting = Some(chunk);
-            return Ok(Some(gap(part.offset, missing)));
+            return Ok(Some(hole));
         }
         Ok(Some(chunk))
     }
@@ -105,11 +106,16 @@ impl Source for Stored {
     }
 }
 
-/// So many bytes are missing before `offset`.
-fn gap(offset: u64, missing: u64) -> Chunk {
+/// So many bytes are missing before `offset`, and what comes after them is of this time; 0 if nothing does.
+fn gap(offset: u64, micros: u64, missing: u64) -> Chunk {
     let mut bytes = Vec::new();
-    log::append(&mut bytes, Record { micros: 0, body: Body::Gap(missing) });
+    log::append(&mut bytes, Record { micros, body: Body::Gap(missing) });
     Chunk { offset, bytes: bytes.into() }
+}
+
+/// The time of its first record.
+fn begun(chunk: &Chunk) -> u64 {
+    log::split_record(&chunk.bytes).ok().flatten().map_or(0, |(record, _)| record.micros)
 }
 
 /// The offset after a chunk.

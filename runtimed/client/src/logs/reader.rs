@@ -191,7 +191,9 @@ impl<S: Source> Reader<S> {
                     Body::Text(stream, &text[skipped..])
                 }
             };
-            if self.since.is_none_or(|since| record.micros >= since) {
+            // Nobody knows when that was written of which there is nothing: it may have been since.
+            let undated = record.micros == 0 && matches!(body, Body::Gap(_));
+            if undated || self.since.is_none_or(|since| record.micros >= since) {
                 self.format.write(out, attempt, &Record { body, ..record }, offset);
             }
         }

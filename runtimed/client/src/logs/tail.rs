@@ -1,6 +1,6 @@
 //! Where the last lines of a log begin, looked for from its last part on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
 use runtimed_api::log::{Body, Stream};
@@ -22,14 +22,14 @@ pub(super) async fn start<S: Source>(source: &mut S, lines: u64, stream: Option<
     let mut until = u64::MAX;
     for begin in parts.into_iter().rev() {
         source.seek(begin);
-        let mut part = Part::default();
+        let mut part = Part::of(most);
         while let Some(chunk) = source.next().await? {
             if chunk.offset >= until {
                 break;
             }
             part.look(&chunk, stream)?;
         }
-        starts.append(&mut part.starts);
+        starts.extend(part.starts);
         for (index, later) in first_later.iter_mut().enumerate() {
             if part.ends_line[index] == Some(true) {
                 starts.extend(later.take());
@@ -37,6 +37,9 @@ pub(super) async fn start<S: Source>(source: &mut S, lines: u64, stream: Option<
             if part.first[index].is_some() {
                 *later = part.first[index];
             }
+        }
+        while starts.len() > most {
+            starts.pop_first();
         }
         // What is not decided yet matters only if it lies behind what would be chosen.
         if let Some(chosen) = starts.iter().rev().nth(most - 1)
@@ -53,9 +56,11 @@ pub(super) async fn start<S: Source>(source: &mut S, lines: u64, stream: Option<
 
 /// What one part of a log says about lines.
 #[derive(Default)]
-struct Part {
-    /// Where lines begin, but for the first of each stream.
-    starts: BTreeSet<u64>,
+pub(super) struct Part {
+    /// How many lines are asked for.
+    most: usize,
+    /// Where the last so many of them begin, in their order, but for the first of each stream.
+    starts: VecDeque<u64>,
     /// The first byte of each stream.
     first: [Option<u64>; 2],
     /// Whether the last byte of each stream ends a line.
@@ -63,7 +68,23 @@ struct Part {
 }
 
 impl Part {
-    fn look(&mut self, chunk: &Chunk, wanted: Option<Stream>) -> io::Result<()> {
+    pub(super) fn of(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    fn begins(&mut self, offset: u64) {
+        if self.starts.len() == self.most {
+            self.starts.pop_front();
+        }
+        self.starts.push_back(offset);
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> Vec<u64> {
+        self.starts.iter().copied().collect()
+    }
+
+    pub(super) fn look(&mut self, chunk: &Chunk, wanted: Option<Stream>) -> io::Result<()> {
         let mut offset = chunk.offset;
         for record in records(&chunk.bytes) {
             let Body::Text(stream, text) = record?.body else { continue };
@@ -74,12 +95,12 @@ impl Part {
             }
             let index = usize::from(stream == Stream::Stderr);
             if self.ends_line[index] == Some(true) {
-                self.starts.insert(begin);
+                self.begins(begin);
             }
             self.first[index].get_or_insert(begin);
             let inner = text.len().saturating_sub(1);
             let ends = text[..inner].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-            self.starts.extend(ends.map(|(at, _)| begin + at as u64 + 1));
+            ends.for_each(|(at, _)| self.begins(begin + at as u64 + 1));
             self.ends_line[index] = text.last().map(|byte| *byte == b'\n');
         }
         Ok(())

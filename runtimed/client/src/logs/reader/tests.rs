@@ -135,6 +135,30 @@ fn one_stream_and_a_time_select() {
     assert!(events.ends_with("event: end\ndata: {\"closed\":true}\n\n"), "{events}");
 }
 
+/// What is missing at the end of a log has no time, and is told to whoever asks for what was written since some time.
+#[test]
+fn a_gap_without_a_time_is_told_whatever_the_time() {
+    let mut source = memory(&[(Stream::Stdout, "a\n".to_owned())], 1);
+    for (micros, count) in [(0, 7), (5, 8)] {
+        let mut bytes = Vec::new();
+        log::append(&mut bytes, Record { micros, body: Body::Gap(count) });
+        source.parts.push(Chunk { offset: 2, bytes: bytes.into() });
+    }
+    let since = Some(Timestamp::from_second(1).expect("a time"));
+    let seen = now(shown(LogQuery { since, ..LogQuery::default() }, false, source));
+    assert_eq!(seen, "\n[7 bytes of the log are missing here]\n");
+}
+
+/// However many lines there are, no more places are remembered than are asked for.
+#[test]
+fn a_part_remembers_no_more_lines_than_are_asked_for() {
+    let written = [(Stream::Stdout, "\n".repeat(60_000)), (Stream::Stderr, "a\nb\n".to_owned())];
+    let source = memory(&written, 2);
+    let mut part = tail::Part::of(3);
+    part.look(&source.parts[0], None).expect("it reads");
+    assert_eq!(part.remembered(), [59_998, 59_999, 60_002]);
+}
+
 /// A layer that compresses bodies does that, and a daemon that panics is dead.
 #[test]
 fn a_body_may_be_asked_once_more_after_its_end() {
