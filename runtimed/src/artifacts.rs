@@ -198,6 +198,7 @@ impl Collector<'_> {
                     self.manifest.files.push(artifact);
                 }
                 Copied::Enough => {}
+                Copied::Unread(error) => self.skip(path, format!("it cannot be read: {error}")),
                 Copied::Secret => {
                     self.skip(path, "it is no text and holds a staged secret".to_owned());
                 }
@@ -223,7 +224,7 @@ impl Collector<'_> {
             let count = match from.read(&mut buffer) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Ok(Copied::Unread(error)),
             };
             let piece = &buffer[..count];
             if std::mem::take(&mut first) {
@@ -281,8 +282,15 @@ impl Collector<'_> {
 }
 
 enum Copied {
-    Kept { digest: Digest, size: u64, text: bool, redacted: bool },
+    Kept {
+        digest: Digest,
+        size: u64,
+        text: bool,
+        redacted: bool,
+    },
     Secret,
+    /// What it is on does not give it; what it is copied to is not to blame.
+    Unread(io::Error),
     Enough,
 }
 

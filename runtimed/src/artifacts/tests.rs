@@ -49,6 +49,34 @@ fn only_plain_files_are_kept_and_everything_else_has_its_reason() {
     }
 }
 
+/// A file that its disk does not give is no reason to have none of the others; a spool that takes nothing is.
+#[test]
+fn a_file_that_cannot_be_read_is_not_an_end_of_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let spool = dir.path().join("spool");
+    let redactor = Redactor::default();
+    let collector = Collector {
+        manifest: Manifest::default(),
+        names: HashSet::new(),
+        unlisted: 0,
+        bounds: Bounds::new(1 << 20),
+        redactor: &redactor,
+        spool: spool.clone(),
+        links: None,
+        trees: Vec::new(),
+        enough: &AtomicBool::new(false),
+    };
+    fs::write(dir.path().join("file"), "text").expect("written");
+    let opened = |write: bool| {
+        OpenOptions::new().read(!write).write(write).open(dir.path().join("file")).expect("opens")
+    };
+    assert!(collector.copy(opened(false), 4).is_err(), "there is no spool");
+    fs::create_dir(&spool).expect("made");
+    // Reading a descriptor that was opened for writing fails with EBADF, as reading a broken disk does with EIO.
+    assert!(matches!(collector.copy(opened(true), 4), Ok(Copied::Unread(_))));
+    assert!(matches!(collector.copy(opened(false), 4), Ok(Copied::Kept { size: 4, .. })));
+}
+
 /// The artifacts directory with what `make` puts there, collected within a limit.
 fn collected(most: u64, make: impl FnOnce(&Path)) -> (Manifest, u64) {
     let dir = tempfile::tempdir().expect("a directory");
