@@ -76,6 +76,83 @@ async fn results_are_there_when_the_daemon_is_gone() {
     assert_eq!(&got[..], b"patch");
 }
 
+/// What the controller answers to a request for artifacts: its head and its body.
+async fn archive(server: &Server, below: &str) -> (String, Vec<u8>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = server.url.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let path = format!("/v1/namespaces/default/runs/a/artifacts{below}?format=tar");
+    let request = format!("GET {path} HTTP/1.0\r\nauthorization: Bearer {ALICE}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("received");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let body = answer.split_off(end + 4);
+    (String::from_utf8_lossy(&answer).into_owned(), body)
+}
+
+#[tokio::test]
+async fn a_directory_of_artifacts_is_given_as_one_archive() {
+    use std::io::Read as _;
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    let long = format!("out/{}/caf\u{e9}.txt", "directory/".repeat(20).trim_end_matches('/'));
+    let contents: [(&str, &'static [u8], bool); 5] = [
+        ("out/bin/tool", b"#!/bin/sh\n", true),
+        ("out/empty", b"", false),
+        ("out/block", &[b'x'; 512], false),
+        (&long, b"deep", false),
+        ("output", b"a neighbour whose name begins alike", false),
+    ];
+    let mut files = Vec::new();
+    for (path, bytes, executable) in contents {
+        files.push(Artifact {
+            path: path.to_owned(),
+            digest: put(&daemon, &lease, bytes).await,
+            size: bytes.len() as u64,
+            content_type: "text/plain".to_owned(),
+            executable,
+            redacted: false,
+        });
+    }
+    let manifest = Manifest { files, skipped: Vec::new() };
+    let text: &'static [u8] = serde_json::to_vec(&manifest).expect("JSON").leak();
+    let artifacts =
+        ArtifactSummary { manifest: put(&daemon, &lease, text).await, count: 5, bytes: 561, skipped: 0 };
+    let result = AttemptResult { artifacts: Some(artifacts), ..completed(0) };
+    daemon.report(vec![finished(&lease, 1, result)]).await;
+    until_over(&alice, "a").await;
+
+    let unpacked = |body: &[u8]| -> Vec<(String, Vec<u8>, bool)> {
+        let mut archive = tar::Archive::new(body);
+        let entries = archive.entries().expect("an archive").map(|entry| {
+            let mut entry = entry.expect("an entry");
+            let path = entry.path().expect("a path").display().to_string();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).expect("its bytes");
+            (path, bytes, entry.header().mode().expect("a mode") & 0o111 == 0o111)
+        });
+        entries.collect()
+    };
+    let wanted: Vec<_> =
+        contents.map(|(path, bytes, executable)| (path.to_owned(), bytes.to_vec(), executable)).to_vec();
+    let (head, body) = archive(&server, "").await;
+    assert!(head.starts_with("HTTP/1.0 200") && head.contains("application/x-tar"), "{head}");
+    assert_eq!(unpacked(&body), wanted);
+    assert!(body.ends_with(&[0; 1024]), "an archive that did not break off has its end");
+    for below in ["/out", "/out/"] {
+        let (_, body) = archive(&server, below).await;
+        assert_eq!(unpacked(&body), wanted[..4], "{below}");
+    }
+    for missing in ["/none", "/out/empty", "/ou"] {
+        let (head, _) = archive(&server, missing).await;
+        assert!(head.starts_with("HTTP/1.0 404"), "{missing}: {head}");
+    }
+}
+
 #[tokio::test]
 async fn a_lease_token_opens_its_own_attempt_while_it_goes_on() {
     let server = Server::start();

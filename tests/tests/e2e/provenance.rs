@@ -220,7 +220,7 @@ async fn a_runtime_says_what_it_takes() {
         let digest = cluster.client.put_patch(&namespace(), patch.into()).await.expect("uploaded");
         cluster.edit_controller(|database| {
             edit_patch(database, &digest, |patch| {
-                drop(patch.as_object_mut().expect("one").remove("statement"))
+                drop(patch.as_object_mut().expect("one").remove("statement"));
             });
         });
         let unsigned = cluster.run(prior(&repository, "unsigned", &digest)).await;
