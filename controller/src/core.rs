@@ -6,7 +6,8 @@
 //!              ▼       HandOut: fence + 1, a new attempt
 //!  ┌──────► Pending ─────────────────────────► Running ──── Report(Exited) ────► Finishing
 //!  │           │ ▲                              │   │                               │  │
-//!  │           │ └── Undelivered, or declined ──┘   │ Report(Finished), LeaseExpired │  │
+//!  │           │ └─ Undelivered, NeverArrived, ─┘   │ Report(Finished), LeaseExpired │  │
+//!  │           │       or declined                  │                                │  │
 //!  │           │                                    ▼                               ▼  │
 //!  │           │                              the attempt ends: `ending` judges it     │
 //!  └───────────┼────── another attempt ───────────────┤                                │
@@ -38,7 +39,7 @@ use runtimed_api::rule::Refusal;
 use runtimed_api::run::status::{AttemptEnd, AttemptResult, AttemptStatus, Phase};
 use runtimed_api::session::{Report, ReportEvent};
 
-/// Leases of one Run that may be declined: a pool that can take nothing must not hand it around for ever.
+/// Leases of one Run that may be declined, or not arrive: a pool that can take nothing must not hand it around for ever.
 const MAX_DECLINED: u32 = 16;
 /// Before a Run that was declined is handed out again: a daemon whose disk fails is not alone with it.
 const AFTER_DECLINE: SignedDuration = SignedDuration::from_secs(1);
@@ -55,6 +56,8 @@ pub enum Event {
     },
     /// The lease could not be given to the slot: whoever waited there is gone.
     Undelivered(Fence),
+    /// The answer with the lease was lost: its daemon has not begun the attempt, and will not.
+    NeverArrived(Fence),
     /// A prior patch is not there.
     Refuse(Vec<Refusal>),
     /// The submitted secrets are in no memory any more.
@@ -119,7 +122,11 @@ impl Decision {
 pub fn decide(record: &Record, event: &Event, now: Timestamp) -> Result<Decision, Problem> {
     match event {
         Event::HandOut { daemon, patches } => hand_out(record, daemon, patches, now),
-        Event::Undelivered(fence) => Ok(undelivered(record, *fence, now)),
+        Event::Undelivered(fence) => Ok(taken_back(record, *fence, |next| never_begun(next, None, now))),
+        Event::NeverArrived(fence) => Ok(taken_back(record, *fence, |next| {
+            let daemon = next.held().map_or_else(String::new, |held| held.daemon.to_string());
+            declined(next, format!("daemon {daemon} never had it: the lease did not arrive"), now)
+        })),
         Event::Refuse(refusals) => refuse(record, refusals, now),
         Event::SecretsLost => pending(record).map(|()| {
             let lost = "secret-invalid: the submitted secrets cannot be opened with the controller's key; submit again";
@@ -160,25 +167,23 @@ fn hand_out(
     if let Some(instance) = daemon.instance {
         next.private.instances.insert(next.status.fence, instance);
     }
+    if let Standing::Waiting { since, .. } = record.standing() {
+        next.private.waits_since = Some(since);
+    }
     next.private.not_before = None;
     next.private.patches = patches.to_vec();
     next.enter(Phase::Running, Some(format!("daemon {} has it", daemon.name)), now);
     Ok(Decision::changed(next))
 }
 
-/// Takes a hand-out back that certainly reached nobody, as if it had not been; the fence stays raised.
-fn undelivered(record: &Record, fence: Fence, now: Timestamp) -> Decision {
-    let next = record.clone();
-    let reached_nobody = next.status.phase == Phase::Running
-        && next.held().is_some_and(|held| held.fence == fence)
-        && next.private.applied.last() == Some(&0);
-    if !reached_nobody {
-        return Decision::UNCHANGED;
-    }
-    Decision::changed(never_begun(next, None, now))
+/// Takes a hand-out back that certainly reached nobody: whoever has said something of it has it.
+fn taken_back(record: &Record, fence: Fence, back: impl FnOnce(Record) -> Record) -> Decision {
+    let is_held = record.held().is_some_and(|held| held.fence == fence);
+    if is_held && record.is_unheard() { Decision::changed(back(record.clone())) } else { Decision::UNCHANGED }
 }
 
-/// As if the last hand-out had not been, but for the fence.
+/// As if the last hand-out had not been, but for the fence: the Run waits on, in its place and for what is left of its
+/// time.
 fn never_begun(mut next: Record, why: Option<String>, now: Timestamp) -> Record {
     if let Some(attempt) = next.status.attempts.pop() {
         next.private.instances.remove(&attempt.fence);
@@ -192,10 +197,9 @@ fn never_begun(mut next: Record, why: Option<String>, now: Timestamp) -> Record 
     next
 }
 
-/// Takes a hand-out back that its daemon could not take.
-fn declined(mut next: Record, daemon: &Identity, why: &str, now: Timestamp) -> Record {
-    // A daemon's words are as long as it likes.
-    let why: String = format!("daemon {} declined it: {why}", daemon.name).chars().take(1024).collect();
+/// Takes a hand-out back that its daemon could not take, or never had. Not for ever: a lease that ends whoever reads it
+/// does not arrive either.
+fn declined(mut next: Record, why: String, now: Timestamp) -> Record {
     next.private.declined += 1;
     if next.private.declined >= MAX_DECLINED {
         let mut result = AttemptResult::bare(AttemptEnd::Fault);
@@ -267,7 +271,11 @@ fn apply_report(
         ReportEvent::Declined(_) if begun => {
             Err(Problem::new(Code::Conflict, format!("{key} has begun and cannot be declined any more")))
         }
-        ReportEvent::Declined(why) => Ok(Decision::changed(declined(next, daemon, why, now))),
+        ReportEvent::Declined(why) => {
+            // A daemon's words are as long as it likes.
+            let why = format!("daemon {} declined it: {why}", daemon.name).chars().take(1024).collect();
+            Ok(Decision::changed(declined(next, why, now)))
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod census;
 mod command;
 mod handout;
 mod index;
+mod observe;
 mod ops;
 mod quota;
 mod retention;
@@ -171,6 +172,7 @@ pub async fn start(parts: Parts) -> Result<(Engine, tokio::task::JoinHandle<()>)
             None => break,
         }
     }
+    state.index.hear_of_all_anew();
     state.forget_left_over_secrets();
     state.expire_uploads().await?;
     // Nobody brings anything yet: what was begun has lost whoever began it.

@@ -127,7 +127,7 @@ pub struct Stored {
 
 /// Names one state of an object; good for nothing but comparing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Version(u64);
+pub struct Version(pub(crate) u64);
 
 /// What was changed.
 #[derive(Debug, Clone)]

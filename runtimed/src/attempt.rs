@@ -55,7 +55,7 @@ use crate::live::{Live, Stop};
 use crate::logs::{LiveSource, echo};
 use crate::redact::Redactor;
 use crate::session::Current;
-use accept::Accepted;
+use accept::{Accepted, NotAccepted};
 use clock::Clock;
 use workspace::Workspace;
 
@@ -64,6 +64,8 @@ use workspace::Workspace;
 pub enum Slot {
     /// It can take the next Run.
     Free,
+    /// The same, and nothing of this one has begun.
+    Unused,
     /// The journal takes nothing: another Run could not be accepted either.
     Broken,
     /// Something that was staged may still be there: it must take no other.
@@ -141,7 +143,12 @@ async fn steps(daemon: Arc<Daemon>, lease: Lease, session: &Current, tails: &Tas
     let sender = Arc::clone(&daemon);
     let (mut attempt, accepted) = match accept::accept(daemon, lease, session).await {
         Ok(accepted) => accepted,
-        Err(error) => {
+        Err(NotAccepted::TooLate) => {
+            tracing::warn!("a lease is declined: it came too late");
+            sender.outbox.deliver(declined(key, "the lease came too late".to_owned()));
+            return Slot::Unused;
+        }
+        Err(NotAccepted::Journal(error)) => {
             tracing::error!(%error, "a lease was not accepted");
             let why = storage("the attempt cannot be journaled", &error).message;
             sender.outbox.deliver(declined(key, why));

@@ -6,7 +6,8 @@
 //! The outbox is the journal's unacknowledged reports and no second store: a report is journaled first, then handed
 //! over, and its acknowledgement is noted in the journal.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use runtimed_client::ClientError;
 use tokio::sync::{Notify, watch};
 
 use crate::daemon::Daemon;
-use crate::journal::{JournalError, Record};
+use crate::journal::{JournalError, Known, Record};
 use crate::session::{Current, pause};
 
 /// Reports in one request.
@@ -59,15 +60,18 @@ impl Class {
 #[derive(Debug, Default)]
 pub struct Outbox {
     waiting: Mutex<VecDeque<Report>>,
+    /// Something that began may have left no report, here or with the controller.
+    lacking: AtomicBool,
     more: Notify,
     fewer: Notify,
 }
 
 impl Outbox {
-    /// An outbox with what an earlier daemon could not deliver.
+    /// An outbox with what an earlier daemon could not deliver, as far as that is known.
     #[must_use]
-    pub fn with(reports: Vec<Report>) -> Self {
-        Self { waiting: Mutex::new(reports.into()), ..Self::default() }
+    pub fn with(reports: Vec<Report>, known: Known) -> Self {
+        let lacking = AtomicBool::new(known == Known::Beginning);
+        Self { waiting: Mutex::new(reports.into()), lacking, ..Self::default() }
     }
 
     /// Journals a report, with further facts that must be as durable, and then delivers it some time.
@@ -100,6 +104,14 @@ impl Outbox {
     /// Returns when everything of this attempt is acknowledged.
     pub async fn acknowledged(&self, attempt: &AttemptKey) {
         self.until(|waiting| !waiting.iter().any(|report| report.attempt == *attempt)).await;
+    }
+
+    /// The attempts whose reports are not acknowledged, and whether every other one that ever began here is over for the
+    /// controller as well.
+    #[must_use]
+    pub fn attempts(&self) -> (BTreeSet<AttemptKey>, bool) {
+        let attempts = self.lock().iter().map(|report| report.attempt.clone()).collect();
+        (attempts, !self.lacking.load(Ordering::Acquire))
     }
 
     /// How many reports are not acknowledged, and when the first of them was made.
@@ -168,6 +180,8 @@ impl Outbox {
                     }
                     return Ok(());
                 }
+                // Before it leaves the outbox: the controller has not heard of it.
+                self.lacking.store(true, Ordering::Release);
                 vec![ReportAnswer::Rejected((**problem).clone())]
             }
             Err(error) => return Err(error),

@@ -1,14 +1,15 @@
 //! The daemon's Session with the controller: opened, kept by renewals, opened again.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use runtimed_api::ids::SessionId;
+use runtimed_api::ids::{AttemptKey, SessionId};
 use runtimed_api::problem::Code;
 use runtimed_api::provenance::KeyHistory;
 use runtimed_api::runtime::Runtime;
-use runtimed_api::session::{Lease, OpenSession, OrderKind, Renew};
+use runtimed_api::session::{Held, Lease, OpenSession, OrderKind, Renew, begins_within};
 use runtimed_client::ClientError;
 use tokio::sync::watch;
 
@@ -43,10 +44,17 @@ impl Current {
     ///
     /// The controller lets a hand-out hold for four thirds of the period. The renewal that waits just now does not name it
     /// and is given up after two thirds at most; with a third for the way, a sixth is left, as in [`safe_for`].
+    ///
+    /// It hands the Run on earlier where a renewal says by [`Renew::as_of_millis`] that this daemon does not have it. So no
+    /// lease is begun either that such a renewal has given up, and none of a Session that is over: asked after the attempt is
+    /// among those that renewals name, this holds however slow that was.
     #[must_use]
     pub fn is_too_late(&self, lease: &Lease) -> bool {
-        let given = lease.given_millis.and_then(|given| self.clock.earliest(given));
-        given.is_some_and(|given| Instant::now() > given + self.lease / 3)
+        let Some(given) = lease.given_millis else { return false };
+        let within = begins_within(u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX));
+        let given_up = self.clock.newest().is_some_and(|newest| newest > given.saturating_add(within));
+        let earliest = self.clock.earliest(given);
+        given_up || earliest.is_some_and(|given| Instant::now() > given + Duration::from_millis(within))
     }
 }
 
@@ -55,13 +63,34 @@ impl Current {
 #[derive(Debug)]
 pub struct RemoteClock {
     begun: Instant,
-    /// The largest difference seen, in milliseconds: ours when something was sent, less theirs when it arrived.
-    ahead: Mutex<Option<i64>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The largest difference, in milliseconds: ours when something was sent, less theirs when it arrived.
+    ahead: Option<i64>,
+    /// The newest time that they have told.
+    newest: Option<u64>,
 }
 
 impl RemoteClock {
     fn new(begun: Instant) -> Self {
-        Self { begun, ahead: Mutex::new(None) }
+        Self { begun, seen: Mutex::default() }
+    }
+
+    /// The newest time of theirs that is known; later than any when the Session is over.
+    fn newest(&self) -> Option<u64> {
+        self.lock().newest
+    }
+
+    /// The Session is over: what was given in it is not begun any more.
+    fn end(&self) {
+        self.lock().newest = Some(u64::MAX);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something that was sent then arrived at this time of theirs, or of a controller that does not say.
@@ -69,12 +98,13 @@ impl RemoteClock {
         let ours = i64::try_from(sent.saturating_duration_since(self.begun).as_millis()).ok();
         let theirs = at_millis.and_then(|millis| i64::try_from(millis).ok());
         let (Some(ours), Some(theirs)) = (ours, theirs) else { return };
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        *ahead = Some(ahead.map_or(ours - theirs, |known| known.max(ours - theirs)));
+        let mut seen = self.lock();
+        seen.ahead = seen.ahead.max(Some(ours - theirs));
+        seen.newest = seen.newest.max(at_millis);
     }
 
     fn earliest(&self, millis: u64) -> Option<Instant> {
-        let ahead = (*self.ahead.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let ahead = self.lock().ahead?;
         let ours = u64::try_from(i64::try_from(millis).ok()?.checked_add(ahead)?).unwrap_or(0);
         self.begun.checked_add(Duration::from_millis(ours))
     }
@@ -93,6 +123,8 @@ pub async fn keep(daemon: &Daemon, address: String, current: &watch::Sender<Opti
                 failures = 0;
                 lease = Some(session.lease);
                 let error = renew(daemon, &session, &mut safe_until, current).await;
+                // Before another is opened, whose renewals will not name what still comes of this one.
+                session.clock.end();
                 daemon.readiness.connected.store(false, Ordering::Release);
                 current.send_replace(None);
                 error
@@ -140,7 +172,7 @@ async fn renew(
         // One that was stopped asks for a quick answer too: until then nothing that it leases may begin.
         let prompt = first || daemon.hold.is_over();
         let _asked_now = slot::full(daemon);
-        let request = Renew { attempts: daemon.attempts.held(), unready: daemon.readiness.why_not(), prompt };
+        let request = Renew { unready: daemon.readiness.why_not(), prompt, ..held(daemon, session) };
         let patience = patience(sent.at, *safe_until, session.lease);
         let error = match daemon.controller.renew(&session.id, &request, patience).await {
             Ok(renewed) => {
@@ -177,6 +209,18 @@ async fn renew(
         failures += 1;
         give_up_if_due(daemon, *safe_until, pause).await;
     }
+}
+
+/// All that this daemon has, and as of when. In this order: a lease that is taken once the time was read is too late by it,
+/// or its attempt is listed; what is not listed any more has its reports in the outbox, or they are answered.
+fn held(daemon: &Daemon, session: &Current) -> Renew {
+    let newest = session.clock.newest();
+    let mut attempts = daemon.attempts.held();
+    let known: BTreeSet<AttemptKey> = attempts.iter().map(|held| held.attempt.clone()).collect();
+    let (unanswered, whole) = daemon.outbox.attempts();
+    let left = unanswered.difference(&known).cloned();
+    attempts.extend(left.map(|attempt| Held { attempt, stopping: true, step: None, last_output: None }));
+    Renew { attempts, unready: None, prompt: false, as_of_millis: newest.filter(|_| whole) }
 }
 
 /// For how long attempts are safe after a renewal was sent: the controller counts the period from when the renewal
@@ -268,6 +312,9 @@ mod tests {
         clock.learn(begun + ms(2000), None);
         assert_eq!(clock.earliest(6100), Some(begun + ms(1139)));
         assert_eq!(clock.earliest(0), Some(begun), "before all that is known");
+        assert_eq!(clock.newest(), Some(9000));
+        clock.learn(begun + ms(3000), Some(8000));
+        assert_eq!(clock.newest(), Some(9000), "an answer that was overtaken");
     }
 
     #[test]

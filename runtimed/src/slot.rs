@@ -120,7 +120,7 @@ pub async fn run(
                 drop(free.take());
                 daemon.metrics.leases.inc();
                 let slot = attempt::run(Arc::clone(&daemon), lease, &session, &tails).await;
-                if once {
+                if once && slot != Slot::Unused {
                     return;
                 }
                 if slot == Slot::Broken {

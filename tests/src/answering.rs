@@ -21,6 +21,8 @@ struct Shared {
     /// How the paths end whose requests it answers.
     path: &'static str,
     answers: Mutex<VecDeque<&'static str>>,
+    /// What an answer holds that is lost with its connection, once.
+    loses: Mutex<Option<&'static str>>,
     asked: Mutex<Vec<Instant>>,
 }
 
@@ -32,11 +34,36 @@ impl Answering {
     /// No port can be had.
     #[must_use]
     pub fn before(url: &str, path: &'static str, answers: &[&'static str]) -> Self {
+        Self::start(url, path, answers, None)
+    }
+
+    /// A proxy before this URL that loses the first answer which holds these words, and its connection.
+    ///
+    /// # Panics
+    /// No port can be had.
+    #[must_use]
+    pub fn losing(url: &str, words: &'static str) -> Self {
+        Self::start(url, " nothing", &[], Some(words))
+    }
+
+    /// Whether the answer is lost that was to be.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        lock(&self.shared.loses).is_none()
+    }
+
+    fn start(
+        url: &str,
+        path: &'static str,
+        answers: &[&'static str],
+        loses: Option<&'static str>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let upstream = url.trim_start_matches("http://").to_owned();
         let answers = Mutex::new(answers.iter().copied().collect());
-        let shared = Arc::new(Shared { upstream, path, answers, asked: Mutex::default() });
+        let (loses, asked) = (Mutex::new(loses), Mutex::default());
+        let shared = Arc::new(Shared { upstream, path, answers, loses, asked });
         let serving = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -56,14 +83,30 @@ impl Answering {
 }
 
 impl Shared {
-    fn serve(&self, mut client: TcpStream) -> io::Result<()> {
+    fn answer(&self, mut answers: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = answers.read(&mut buffer)?;
+            let piece = &buffer[..count];
+            let mut loses = lock(&self.loses);
+            let holds = |words: &str| piece.windows(words.len()).any(|window| window == words.as_bytes());
+            if count == 0 || loses.take_if(|words| holds(words)).is_some() {
+                return Ok(());
+            }
+            drop(loses);
+            to.write_all(piece)?;
+        }
+    }
+
+    fn serve(self: &Arc<Self>, mut client: TcpStream) -> io::Result<()> {
         let mut server = TcpStream::connect(&self.upstream)?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
-        let (mut answers, mut to) = (server.try_clone()?, client.try_clone()?);
+        let (answers, to) = (server.try_clone()?, client.try_clone()?);
+        let serving = Arc::clone(self);
         thread::spawn(move || {
-            let _over = io::copy(&mut answers, &mut to);
-            to.shutdown(Shutdown::Both)
+            let _over = serving.answer(&answers, &to);
+            to.shutdown(Shutdown::Both).and_then(|()| answers.shutdown(Shutdown::Both))
         });
         let mut buffer = vec![0; 64 * 1024];
         loop {

@@ -28,6 +28,7 @@ pub(super) fn end_attempt(record: &mut Record, mut result: AttemptResult, now: T
     attempt.result = Some(result.clone());
     record.status.step = None;
     record.private.patches.clear();
+    record.private.waits_since = None;
 
     match next_attempt(record, &result) {
         Some(Next { backoff, counted }) => {

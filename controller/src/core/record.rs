@@ -76,12 +76,15 @@ pub struct Private {
     /// The digest of the secret of the daemon that each attempt was handed to, where it has one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<Fence, Digest>,
-    /// Leases of it that daemons declined.
+    /// Leases of it that daemons declined, or never had.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub declined: u32,
     /// The end of the backoff before the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
+    /// Since when it waited for the daemon that has it, and waits on if that one gives it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_since: Option<Timestamp>,
     /// How long it may wait for a daemon, as granted at submission.
     pub queue: Span,
     /// Secrets were submitted with it.
@@ -165,6 +168,8 @@ pub enum Standing {
     Waiting {
         /// Not to be handed out before.
         ready_at: Timestamp,
+        /// Its place in the queue: a hand-out that was taken back does not change it.
+        since: Timestamp,
         /// Its time in the queue is over then.
         gives_up_at: Timestamp,
     },
@@ -191,7 +196,7 @@ pub struct Held {
 }
 
 /// A daemon as it proves to be itself: whoever has the Runtime's token may say the name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Its name.
     pub name: DaemonName,
@@ -242,6 +247,7 @@ impl Record {
             instances: BTreeMap::new(),
             declined: 0,
             not_before: None,
+            waits_since: None,
             queue,
             submitted_secrets,
             patches: Vec::new(),
@@ -299,7 +305,8 @@ impl Record {
             }
             None => {
                 let ready_at = self.private.not_before.unwrap_or(self.status.since);
-                Standing::Waiting { ready_at, gives_up_at: after(ready_at, self.private.queue) }
+                let since = self.private.waits_since.unwrap_or(ready_at);
+                Standing::Waiting { ready_at, since, gives_up_at: after(since, self.private.queue) }
             }
         }
     }
@@ -310,6 +317,12 @@ impl Record {
         let going_on = matches!(self.status.phase, Phase::Running | Phase::Finishing);
         let attempt = self.status.attempts.last().filter(|_| going_on)?;
         Some(self.hold(attempt))
+    }
+
+    /// Whether a daemon has an attempt that it has said nothing of yet.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        self.status.phase == Phase::Running && self.private.applied.last() == Some(&0)
     }
 
     /// Which daemon has, or had, an attempt.
@@ -360,6 +373,7 @@ impl Record {
             // What was granted to an attempt ends with the last of them.
             self.private.patches.clear();
             self.private.not_before = None;
+            self.private.waits_since = None;
         }
     }
 }

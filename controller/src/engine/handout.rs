@@ -1,5 +1,6 @@
 //! Giving Runs to free slots.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use runtimed_api::capacity::{Amounts, Capacity, Short};
@@ -9,7 +10,7 @@ use runtimed_api::run::limits::Limits;
 use runtimed_api::session::{Lease, LeasedPatch};
 
 use super::State;
-use super::index::Index;
+use super::index::{Given, Index};
 use super::ops::Op;
 use super::sessions::Sessions;
 use super::slots::Slot;
@@ -32,9 +33,7 @@ impl State {
                     continue;
                 }
                 self.index.set_ready(&key, false);
-                if let Some(active) = self.index.get_mut(&key) {
-                    active.promised = Some(slot.daemon.clone());
-                }
+                self.index.promise(&key, slot.daemon.clone());
                 self.start(key, Op::HandOut { slot, patches: None });
             }
         }
@@ -48,8 +47,16 @@ impl State {
         let never = |capacity: &Capacity| capacity.fits(Amounts::default(), capacity.need(limits)).is_err();
         let hopeless = self.sessions.capacities(runtime).all(never);
         let (index, sessions) = (&self.index, &self.sessions);
-        self.slots
-            .take(runtime, |session| hopeless || short(index, sessions, runtime, session, limits).is_none())
+        // Each Session is judged once, however many slots of it wait.
+        let mut full: HashSet<SessionId> = HashSet::new();
+        self.slots.take(runtime, |session| {
+            let has_room = hopeless
+                || !full.contains(session) && short(index, sessions, runtime, session, limits).is_none();
+            if !has_room {
+                full.insert(session.clone());
+            }
+            has_room
+        })
     }
 
     /// What the daemons with free slots lack for a Run; `None` where one has room.
@@ -66,6 +73,7 @@ impl State {
     pub(super) fn deliver(&mut self, record: &Arc<Record>, slot: Slot, patches: Vec<PatchGrant>) {
         let Some(held) = record.held() else { return };
         let attempt = record.attempt_key(&held);
+        let given_millis = self.parts.clock.millis();
         let lease = Lease {
             run: record.order(),
             requested_by: record.status.requested_by.clone(),
@@ -74,13 +82,15 @@ impl State {
             read_token: self.parts.tokens.read(&attempt),
             secrets: self.vault.get(&record.uid).cloned().unwrap_or_default(),
             patches: patches.into_iter().map(|grant| grant.patch).collect(),
-            given_millis: Some(self.parts.clock.millis()),
+            given_millis: Some(given_millis),
             attempt,
         };
         self.parts.metrics.handed_out(record.created, &record.status.attempts);
         if slot.reply.send(Box::new(lease)).is_err() {
             // Whoever waited is gone, and nothing was sent: the Run need not wait for the lease to run out.
             self.start(record.key.clone(), Op::Event(Event::Undelivered(held.fence)));
+        } else if self.index.get(&record.key).is_some_and(|now| now.record.held() == Some(held)) {
+            self.index.give(&record.key, Given::In(slot.session, given_millis));
         }
     }
 }
@@ -98,9 +108,7 @@ fn short(
     if need == Amounts::default() {
         return None;
     }
-    let running = index.running_on(runtime, daemon);
-    let used = running.fold(Amounts::default(), |used, run| used.plus(capacity.need(&run.spec.limits)));
-    capacity.fits(used, need).err()
+    capacity.fits(index.used(runtime, daemon, capacity), need).err()
 }
 
 /// Looks the prior patches of a Run up: each that a Run captured, and each by its digest, in the Run's own namespace

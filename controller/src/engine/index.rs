@@ -4,18 +4,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use runtimed_api::ids::{Namespace, RunUid, RuntimeName};
+use runtimed_api::capacity::{Amounts, Capacity, Load};
+use runtimed_api::ids::{DaemonName, Namespace, RunUid, RuntimeName, SessionId};
 use runtimed_api::run::Run;
-use runtimed_api::run::status::{AttemptEnd, Phase};
+use runtimed_api::run::status::Phase;
 use runtimed_api::run::step::Step;
+use runtimed_api::session::begins_within;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::State;
-use super::ops::Op;
-use super::timers::Timer;
-use crate::core::{Event, Identity, Record, RunKey, Standing};
-use crate::store::{Change, Object, Stored, Version};
+use crate::core::{Held, Identity, Record, RunKey, Standing};
+use crate::store::Version;
 
 /// The Runs that are not over.
 #[derive(Debug, Default)]
@@ -27,6 +26,10 @@ pub(super) struct Index {
     counts: HashMap<Namespace, usize>,
     /// Those of each Runtime that may be handed out now, longest waiting first.
     ready: HashMap<RuntimeName, BTreeSet<(Timestamp, RunKey)>>,
+    /// What the daemons of each Runtime are asked for by the Runs whose commands they run, or are about to.
+    loads: HashMap<RuntimeName, HashMap<Identity, Load>>,
+    /// Those that were handed to a daemon of this name, which has not named them yet.
+    unheard: HashMap<(RuntimeName, DaemonName), BTreeSet<RunKey>>,
 }
 
 /// A Run that is not over.
@@ -39,9 +42,57 @@ pub(super) struct Active {
     /// Its lease holds until then, if a daemon has it.
     pub(super) lease_until: Option<Instant>,
     /// It is being handed to this daemon.
-    pub(super) promised: Option<Identity>,
+    promised: Option<Identity>,
+    /// When it was handed to the daemon that has it, until that one names it.
+    given: Option<Given>,
     /// Those who watch it.
     pub(super) watchers: Option<watch::Sender<Arc<Run>>>,
+}
+
+/// When a lease was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Before this process began.
+    Earlier,
+    /// In this Session, at so many milliseconds of the controller's clock.
+    In(SessionId, u64),
+}
+
+impl Given {
+    /// Whether a daemon never had it that says so in this Session, as of a time of the controller's clock: see
+    /// [`Renew::as_of_millis`](runtimed_api::session::Renew::as_of_millis).
+    fn is_given_up(&self, session: &SessionId, as_of_millis: u64, lease_millis: u64) -> bool {
+        match self {
+            Self::In(given_in, at_millis) if given_in == session => {
+                as_of_millis > at_millis.saturating_add(begins_within(lease_millis))
+            }
+            Self::In(..) | Self::Earlier => true,
+        }
+    }
+}
+
+impl Active {
+    /// In its newest state. What was known of the attempt still holds; what was known of another does not.
+    pub(super) fn new(record: Arc<Record>, version: Version, known: Option<Self>) -> Self {
+        let same = known.as_ref().filter(|known| known.record.held() == record.held());
+        let (live, lease_until) = same.map_or((Live::default(), None), |same| (same.live, same.lease_until));
+        let given = same.and_then(|same| same.given.clone()).filter(|_| record.is_unheard());
+        let watchers = known.and_then(|known| known.watchers);
+        Self { record, version, live, lease_until, promised: None, given, watchers }
+    }
+
+    /// Whose load it is part of.
+    fn occupies(&self) -> Option<Identity> {
+        if self.record.status.phase != Phase::Running {
+            return self.promised.clone();
+        }
+        self.record.held().map(|held| Identity { name: held.daemon, instance: held.instance })
+    }
+
+    fn unheard_by(&self) -> Option<(RuntimeName, DaemonName)> {
+        self.given.as_ref()?;
+        Some((self.record.runtime().clone(), self.record.held()?.daemon))
+    }
 }
 
 /// What a daemon tells with its renewals.
@@ -83,16 +134,63 @@ impl Index {
         self.active.contains_key(key) || self.coming.contains(key)
     }
 
-    fn insert(&mut self, key: RunKey, active: Active) {
+    /// Takes one in, in the place of none.
+    pub(super) fn insert(&mut self, key: RunKey, active: Active) {
         *self.counts.entry(key.namespace.clone()).or_default() += 1;
         self.expect_no_more(&key);
+        self.link(&key, &active);
         self.active.insert(key, active);
     }
 
-    fn remove(&mut self, key: &RunKey) -> Option<Active> {
+    /// Takes one out.
+    pub(super) fn remove(&mut self, key: &RunKey) -> Option<Active> {
         let removed = self.active.remove(key)?;
+        self.unlink(key, &removed);
         self.uncount(&key.namespace);
         Some(removed)
+    }
+
+    /// Changes whose it is.
+    fn relink(&mut self, key: &RunKey, change: impl FnOnce(&mut Active)) {
+        let Some((key, mut active)) = self.active.remove_entry(key) else { return };
+        self.unlink(&key, &active);
+        change(&mut active);
+        self.link(&key, &active);
+        self.active.insert(key, active);
+    }
+
+    fn link(&mut self, key: &RunKey, active: &Active) {
+        if let Some(daemon) = active.occupies() {
+            let loads = self.loads.entry(active.record.runtime().clone()).or_default();
+            loads.entry(daemon).or_default().add(&active.record.spec.limits);
+        }
+        if let Some(daemon) = active.unheard_by() {
+            self.unheard.entry(daemon).or_default().insert(key.clone());
+        }
+    }
+
+    fn unlink(&mut self, key: &RunKey, active: &Active) {
+        let runtime = active.record.runtime();
+        if let Some(daemon) = active.occupies()
+            && let Some(loads) = self.loads.get_mut(runtime)
+            && let Some(load) = loads.get_mut(&daemon)
+        {
+            load.remove(&active.record.spec.limits);
+            if *load == Load::default() {
+                loads.remove(&daemon);
+            }
+            if loads.is_empty() {
+                self.loads.remove(runtime);
+            }
+        }
+        if let Some(daemon) = active.unheard_by()
+            && let Some(keys) = self.unheard.get_mut(&daemon)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.unheard.remove(&daemon);
+            }
+        }
     }
 
     fn uncount(&mut self, namespace: &Namespace) {
@@ -123,19 +221,58 @@ impl Index {
         self.active.len() + self.coming.len()
     }
 
-    /// The Runs whose command a daemon runs, or is about to.
-    pub(super) fn running_on(
+    /// What the Runs use of a daemon's capacity whose commands it runs, or is about to. What was handed to a name without a
+    /// secret counts for each daemon of the name.
+    pub(super) fn used(&self, runtime: &RuntimeName, daemon: &Identity, capacity: &Capacity) -> Amounts {
+        let Some(loads) = self.loads.get(runtime) else { return Amounts::default() };
+        let of = |daemon: &Identity| loads.get(daemon).map_or(Amounts::default(), |load| capacity.used(load));
+        let nameless = Identity { instance: None, ..daemon.clone() };
+        if nameless == *daemon { of(daemon) } else { of(daemon).plus(of(&nameless)) }
+    }
+
+    /// A daemon is about to get it.
+    pub(super) fn promise(&mut self, key: &RunKey, daemon: Identity) {
+        self.relink(key, |active| active.promised = Some(daemon));
+    }
+
+    /// The lease is on its way to the daemon that has it.
+    pub(super) fn give(&mut self, key: &RunKey, given: Given) {
+        self.relink(key, |active| active.given = Some(given));
+    }
+
+    /// Its daemon has named it.
+    pub(super) fn hear(&mut self, key: &RunKey) {
+        if self.active.get(key).is_some_and(|active| active.given.is_some()) {
+            self.relink(key, |active| active.given = None);
+        }
+    }
+
+    /// After a start: nobody knows which leases have arrived.
+    pub(super) fn hear_of_all_anew(&mut self) {
+        let unheard = |(key, active): (&RunKey, &Active)| active.record.is_unheard().then(|| key.clone());
+        let keys: Vec<RunKey> = self.active.iter().filter_map(unheard).collect();
+        keys.iter().for_each(|key| self.give(key, Given::Earlier));
+    }
+
+    /// The Runs that this daemon has by the book alone: a renewal in this Session that did not name them was made as of that
+    /// time, and what it had not begun by then it never begins.
+    pub(super) fn never_arrived(
         &self,
         runtime: &RuntimeName,
         daemon: &Identity,
-    ) -> impl Iterator<Item = &Record> {
-        let his = move |active: &&Active| {
-            let record = &active.record;
-            let runs = record.status.phase == Phase::Running
-                && record.held().is_some_and(|held| held.is_with(daemon));
-            record.runtime() == runtime && (runs || active.promised.as_ref() == Some(daemon))
-        };
-        self.active.values().filter(his).map(|active| &*active.record)
+        session: &SessionId,
+        as_of_millis: u64,
+        lease_millis: u64,
+    ) -> Vec<(RunKey, Held)> {
+        let keys = self.unheard.get(&(runtime.clone(), daemon.name.clone())).into_iter().flatten();
+        keys.filter_map(|key| {
+            let active = self.active.get(key)?;
+            let given_up = active.given.as_ref()?.is_given_up(session, as_of_millis, lease_millis);
+            // Several may have a name without a secret: none of them speaks for the others.
+            let held = active.record.held().filter(|held| held.instance.is_some() && held.is_with(daemon))?;
+            given_up.then(|| (key.clone(), held))
+        })
+        .collect()
     }
 
     /// Lets those who watch see the end.
@@ -156,124 +293,17 @@ impl Index {
     }
 
     pub(super) fn set_ready(&mut self, key: &RunKey, is_ready: bool) {
-        let Some(active) = self.active.get_mut(key) else { return };
-        let Standing::Waiting { ready_at, .. } = active.record.standing() else { return };
+        let Some(active) = self.active.get(key) else { return };
+        let Standing::Waiting { since, .. } = active.record.standing() else { return };
         let ready = self.ready.entry(active.record.runtime().clone()).or_default();
         if is_ready {
-            active.promised = None;
-            ready.insert((ready_at, key.clone()));
+            ready.insert((since, key.clone()));
+            self.relink(key, |active| active.promised = None);
         } else {
-            ready.remove(&(ready_at, key.clone()));
+            ready.remove(&(since, key.clone()));
         }
     }
 }
 
-/// How the attempt ended that a daemon had, if it is over now.
-fn end_of(known: &Active, now: &Record) -> Option<AttemptEnd> {
-    let held = known.record.held().filter(|held| now.held().as_ref() != Some(held))?;
-    let attempt = now.status.attempts.iter().find(|attempt| attempt.fence == held.fence)?;
-    Some(attempt.result.as_ref()?.end)
-}
-
-impl State {
-    /// Takes a change of the store in.
-    pub(super) fn observe(&mut self, change: Change) {
-        match change {
-            Change::Put(Stored { object: Object::Run(record), version }) => self.put(record, version),
-            Change::Deleted(Object::Run(record)) => {
-                self.forget_finished_run(&record);
-                if self.index.of_uid(&record.key, &record.uid).is_some() {
-                    self.index.set_ready(&record.key, false);
-                    self.dirty.insert(record.runtime().clone());
-                    self.index.remove(&record.key);
-                }
-            }
-            Change::Put(Stored { object, .. }) => self.note_upload(&object),
-            Change::Deleted(Object::Patch(_) | Object::Tree(_) | Object::Secrets(_)) => {}
-        }
-    }
-
-    /// Takes a Run's state in, whatever was known of it.
-    pub(super) fn put(&mut self, record: Arc<Record>, version: Version) {
-        let key = record.key.clone();
-        if self.index.get(&key).is_some_and(|known| known.version == version) {
-            return;
-        }
-        self.index.set_ready(&key, false);
-        // Its end may be the room that another waits for.
-        self.dirty.insert(record.runtime().clone());
-        let known = self.index.remove(&key).filter(|known| known.record.uid == record.uid);
-        if let Some(end) = known.as_ref().and_then(|known| end_of(known, &record)) {
-            self.parts.metrics.attempt_ended(end);
-        }
-        // What was known of this attempt still holds; what was known of another does not.
-        let same = known.as_ref().filter(|known| known.record.held() == record.held());
-        let (live, lease_until) = same.map_or((Live::default(), None), |same| (same.live, same.lease_until));
-        let watchers = known.and_then(|known| known.watchers);
-        let mut active =
-            Active { record: Arc::clone(&record), version, live, lease_until, promised: None, watchers };
-        match record.standing() {
-            Standing::Over { remove_at } => {
-                self.timers.at_time(remove_at, Timer::Remove(key, record.uid.clone()));
-                self.note_finished_run(&record);
-                // Those who watch see the last state, and then the end.
-                if let Some(watchers) = active.watchers {
-                    watchers.send_replace(Arc::new(record.view()));
-                }
-                return;
-            }
-            Standing::Held(_) => {
-                if active.lease_until.is_none() {
-                    // The daemon counts from when it has the lease: a third more covers the way there.
-                    let until = Instant::now() + self.parts.lease + self.parts.lease / 3;
-                    active.lease_until = Some(until);
-                    self.timers.at(until, Timer::Lease(key.clone()));
-                }
-                self.index.insert(key.clone(), active);
-            }
-            Standing::Waiting { ready_at, gives_up_at } => {
-                active.lease_until = None;
-                self.index.insert(key.clone(), active);
-                self.timers.at_time(gives_up_at, Timer::GiveUp(key.clone(), ready_at));
-                if record.private.submitted_secrets && self.vault.get(&record.uid).is_none() {
-                    self.start(key.clone(), Op::Event(Event::SecretsLost));
-                } else if ready_at <= Timestamp::now() {
-                    self.make_ready(&key);
-                } else {
-                    self.timers.at_time(ready_at, Timer::Ready(key.clone()));
-                }
-            }
-        }
-        self.publish(&key);
-    }
-
-    /// Lets a waiting Run be handed out.
-    pub(super) fn make_ready(&mut self, key: &RunKey) {
-        let Some(active) = self.index.get(key) else { return };
-        let runtime = active.record.runtime().clone();
-        // While a write is under way it is not offered: its conclusion comes back here.
-        if !self.busy.contains_key(key) {
-            self.index.set_ready(key, true);
-        }
-        self.dirty.insert(runtime);
-    }
-
-    pub(super) fn give_up(&mut self, key: RunKey, since: Timestamp) {
-        let still_waits = self.index.get(&key).is_some_and(
-            |active| matches!(active.record.standing(), Standing::Waiting { ready_at, .. } if ready_at == since),
-        );
-        if still_waits {
-            self.start(key, Op::Event(Event::QueueExpired));
-        }
-    }
-
-    pub(super) fn check_lease(&mut self, key: RunKey) {
-        let Some(active) = self.index.get(&key) else { return };
-        let (Some(until), Some(held)) = (active.lease_until, active.record.held()) else { return };
-        if until > Instant::now() {
-            self.timers.at(until, Timer::Lease(key));
-        } else {
-            self.start(key, Op::Event(Event::LeaseExpired(held.fence)));
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

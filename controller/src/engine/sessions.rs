@@ -22,10 +22,12 @@ use super::index::Live;
 use super::ops::{Op, Reply, Said, answer, is_held};
 use super::slots::Slot;
 use super::timers::Timer;
-use crate::core::{Held, Identity, Record, RunKey};
+use crate::core::{Event, Held, Identity, Record, RunKey};
 
 /// Slots of one daemon at most.
 const MAX_SLOTS: u32 = 1024;
+/// Daemons of one Runtime that are connected at most: whoever has its token could open Sessions without end.
+const MAX_SESSIONS: usize = 4096;
 /// Lease periods of silence after which a daemon counts as gone. Its leases run out by themselves, earlier.
 const SILENCE: u32 = 2;
 /// Characters of a daemon's reason.
@@ -181,6 +183,12 @@ impl State {
         if let Some(earlier) = self.sessions.find(&open.runtime, &daemon.name, |other| *other == daemon) {
             self.end_session(&earlier);
         }
+        if self.sessions.count(&open.runtime) >= MAX_SESSIONS {
+            let message = format!("{MAX_SESSIONS} daemons of Runtime {} are connected already", open.runtime);
+            let hint =
+                "one that is gone counts for two lease periods more; more daemons need another Runtime";
+            return Err(Problem::new(Code::Unavailable, message).hint(hint));
+        }
         let name = (open.runtime.clone(), daemon.name.clone());
         let id = SessionId::try_from(Uuid::now_v7().to_string())
             .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
@@ -249,7 +257,7 @@ impl State {
         renew: Renew,
         reply: Reply<Renewed>,
     ) {
-        let Renew { attempts, unready, prompt } = renew;
+        let Renew { attempts, unready, prompt, as_of_millis } = renew;
         let daemon = match self.session(id, runtime) {
             Ok(session) => session.daemon.clone(),
             Err(problem) => return answer(reply, Err(problem)),
@@ -278,10 +286,15 @@ impl State {
             // Never shortened: what was handed out just now holds for a third longer.
             active.lease_until = active.lease_until.max(Some(until));
             let live = Live { step: held.step, last_output: held.last_output };
-            if active.live != live {
-                active.live = live;
+            let is_news = active.live != live;
+            active.live = live;
+            self.index.hear(&key);
+            if is_news {
                 self.publish(&key);
             }
+        }
+        if let Some(as_of_millis) = as_of_millis {
+            self.hand_out_anew(id, runtime, &daemon, as_of_millis);
         }
         let listening: Vec<AttemptKey> =
             attempts.into_iter().filter(|held| !held.stopping).map(|held| held.attempt).collect();
@@ -291,6 +304,15 @@ impl State {
             session.renewal = Some(Renewal { attempts: listening, reply });
         } else {
             answer(reply, Ok(Renewed { orders, at_millis: None }));
+        }
+    }
+
+    /// Takes back what this daemon was handed and never had: the answers with these leases were lost.
+    fn hand_out_anew(&mut self, id: &SessionId, runtime: &RuntimeName, daemon: &Identity, as_of_millis: u64) {
+        let lease_millis = u64::try_from(self.parts.lease.as_millis()).unwrap_or(u64::MAX);
+        for (run, held) in self.index.never_arrived(runtime, daemon, id, as_of_millis, lease_millis) {
+            tracing::warn!(%run, daemon = %daemon.name, "a lease did not arrive: the Run is handed out anew");
+            self.start(run, Op::Event(Event::NeverArrived(held.fence)));
         }
     }
 

@@ -37,7 +37,7 @@ impl Slots {
     pub(super) fn take(
         &mut self,
         runtime: &RuntimeName,
-        will_do: impl Fn(&SessionId) -> bool,
+        mut will_do: impl FnMut(&SessionId) -> bool,
     ) -> Option<Slot> {
         let waiting = self.waiting.get_mut(runtime)?;
         waiting.retain(|slot| !slot.reply.is_closed());

@@ -224,15 +224,8 @@ impl Daemon {
         address: Option<String>,
         instance: Option<SecretText>,
     ) -> Self {
-        let open = OpenSession {
-            daemon: name.parse().expect("a name"),
-            instance,
-            runtime: "bash".parse().expect("a name"),
-            slots,
-            address,
-            build: "test".parse().expect("a build"),
-            capacity: runtimed_api::capacity::Capacity::default(),
-        };
+        let daemon = name.parse().expect("a name");
+        let open = OpenSession { daemon, slots, address, ..opening(instance) };
         let opened = client.open_session(&open).await.expect("a Session");
         Self { client, session: opened.id.clone(), opened }
     }
@@ -260,13 +253,24 @@ impl Daemon {
     }
 
     pub(crate) async fn renew(&self, attempts: &[AttemptKey]) -> Renewed {
+        self.renew_as_of(attempts, None, false).await
+    }
+
+    /// Renews with a list that is whole as of this time of the controller's clock.
+    pub(crate) async fn renew_as_of(
+        &self,
+        attempts: &[AttemptKey],
+        as_of_millis: Option<u64>,
+        prompt: bool,
+    ) -> Renewed {
         let held = |attempt: &AttemptKey| Held {
             attempt: attempt.clone(),
             stopping: false,
             step: None,
             last_output: None,
         };
-        let renew = Renew { attempts: attempts.iter().map(held).collect(), unready: None, prompt: false };
+        let attempts = attempts.iter().map(held).collect();
+        let renew = Renew { attempts, unready: None, prompt, as_of_millis };
         self.client.renew(&self.session, &renew, Duration::from_secs(30)).await.expect("an answer")
     }
 
@@ -282,6 +286,19 @@ impl Daemon {
     pub(crate) async fn complete(&self, lease: &Lease, code: u8) {
         let answers = self.report(vec![exited(lease, 1, code), finished(lease, 2, completed(code))]).await;
         assert!(answers.iter().all(|answer| matches!(answer, ReportAnswer::Applied)), "{answers:?}");
+    }
+}
+
+/// What the daemon `d1` opens its Session with.
+pub(crate) fn opening(instance: Option<SecretText>) -> OpenSession {
+    OpenSession {
+        daemon: "d1".parse().expect("a name"),
+        instance,
+        runtime: "bash".parse().expect("a name"),
+        slots: 1,
+        address: None,
+        build: "test".parse().expect("a build"),
+        capacity: runtimed_api::capacity::Capacity::default(),
     }
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use runtimed_api::problem::Code;
 use runtimed_api::run::status::Phase;
-use runtimed_api::session::{OrderKind, Report, ReportAnswer, ReportEvent};
+use runtimed_api::session::{Lease, OpenSession, OrderKind, Report, ReportAnswer, ReportEvent};
 
 use crate::harness::{
-    ADMIN, ALICE, OTHER_DAEMON, Server, completed, default, exited, finished, phase, run, status, until_over,
+    ADMIN, ALICE, DAEMON, Daemon, OTHER_DAEMON, Server, completed, default, exited, finished, opening, phase,
+    run, secret, status, until, until_over,
 };
 
 fn rejected(answers: &[ReportAnswer]) -> Vec<Option<Code>> {
@@ -199,4 +200,143 @@ async fn a_slot_that_went_away_costs_no_lease_period() {
     let lease = tokio::time::timeout(Duration::from_secs(5), daemon.lease()).await.expect("soon");
     daemon.complete(&lease, 0).await;
     assert_eq!(phase(&until_over(&alice, "a").await), Phase::Succeeded);
+}
+
+/// Asks for a Run, and breaks the connection when the controller has answered with one: the answer is lost.
+async fn lose_a_lease(server: &Server, daemon: &Daemon, run_name: &str) {
+    use std::io::Write as _;
+    let address = server.url.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(address).expect("connects");
+    let body = r#"{"waitMillis":20000}"#;
+    let request = format!(
+        "POST /v1/sessions/{}/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {DAEMON}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        daemon.session,
+        body.len(),
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    // The first byte of the answer: the controller takes the lease for given.
+    let mut byte = [0];
+    std::io::Read::read_exact(&mut stream, &mut byte).expect("an answer");
+    drop(stream);
+    let alice = server.client(ALICE);
+    let held = alice.get(&default(), &run_name.parse().expect("a name")).await.expect("there");
+    assert_eq!(phase(&held), Phase::Running);
+}
+
+/// Renews without naming anything until the Run is somebody's under another fence, and takes it.
+async fn lease_anew(daemon: &Daemon) -> Lease {
+    let renewing = async {
+        let mut as_of = daemon.opened.at_millis;
+        loop {
+            as_of = daemon.renew_as_of(&[], as_of, false).await.at_millis;
+        }
+    };
+    tokio::select! {
+        lease = daemon.lease() => lease,
+        () = renewing => unreachable!("it renews for ever"),
+    }
+}
+
+#[tokio::test]
+async fn a_lease_whose_answer_was_lost_is_handed_out_anew_and_costs_no_attempt() {
+    let server = Server::start_with("3s");
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 2).await;
+    lose_a_lease(&server, &daemon, "a").await;
+    // As of before the hand-out nothing is known of it: the answer may be on its way.
+    daemon.renew_as_of(&[], daemon.opened.at_millis, true).await;
+    let held = alice.get(&default(), &"a".parse().expect("a name")).await.expect("there");
+    assert_eq!((phase(&held), status(&held).fence.0), (Phase::Running, 1));
+    let lease = lease_anew(&daemon).await;
+    assert_eq!((lease.attempt.attempt.0, lease.attempt.fence.0), (1, 2));
+    daemon.complete(&lease, 0).await;
+    let over = until_over(&alice, "a").await;
+    assert_eq!((phase(&over), status(&over).attempts.len()), (Phase::Succeeded, 1));
+    // Whoever began it after all is refused.
+    let mut late = lease;
+    late.attempt.fence.0 = 1;
+    let answers = daemon.report(vec![finished(&late, 3, completed(9))]).await;
+    assert_eq!(rejected(&answers), [Some(Code::StaleFence)]);
+}
+
+#[tokio::test]
+async fn a_lease_that_a_renewal_has_named_is_its_daemons_whatever_a_later_one_lacks() {
+    let server = Server::start_with("1s");
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    daemon.renew_as_of(std::slice::from_ref(&lease.attempt), daemon.opened.at_millis, true).await;
+    daemon.renew_as_of(&[], Some(u64::MAX), true).await;
+    // It ends as one that was begun, when its lease runs out.
+    let over = until_over(&alice, "a").await;
+    assert_eq!((phase(&over), status(&over).attempts.len()), (Phase::Lost, 1));
+}
+
+#[tokio::test]
+async fn what_an_earlier_session_or_controller_gave_is_handed_out_anew_at_once() {
+    // So long a period that no lease runs out here.
+    let mut server = Server::start_with("600s");
+    server.client(ALICE).submit(&default(), &run("a", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    lose_a_lease(&server, &daemon, "a").await;
+    // One that only has its name does not speak for it.
+    let pretender = server.pretender("d1").await;
+    pretender.renew_as_of(&[], Some(u64::MAX), true).await;
+    let alice = server.client(ALICE);
+    let held = alice.get(&default(), &"a".parse().expect("a name")).await.expect("there");
+    assert_eq!(phase(&held), Phase::Running);
+    // The daemon starts again, and its journal knows of nothing.
+    for fence in [2, 3] {
+        let daemon = server.daemon("d1", 1).await;
+        daemon.renew_as_of(&[], daemon.opened.at_millis, true).await;
+        lose_a_lease(&server, &daemon, "a").await;
+        let held = server.client(ALICE).get(&default(), &"a".parse().expect("a name")).await.expect("there");
+        assert_eq!((status(&held).fence.0, status(&held).attempts.len()), (fence, 1));
+        // The next time it is the controller, which knows of no Session and of no lease that has arrived.
+        server.restart();
+    }
+    let daemon = server.daemon("d1", 1).await;
+    daemon.renew_as_of(&[], daemon.opened.at_millis, true).await;
+    let lease = daemon.lease().await;
+    assert_eq!((lease.attempt.attempt.0, lease.attempt.fence.0), (1, 4));
+}
+
+#[tokio::test]
+async fn a_run_that_is_declined_stays_before_those_that_came_later() {
+    let server = Server::start();
+    let alice = server.client(ALICE);
+    alice.submit(&default(), &run("first", "")).await.expect("submitted");
+    let daemon = server.daemon("d1", 1).await;
+    let lease = daemon.lease().await;
+    alice.submit(&default(), &run("second", "")).await.expect("submitted");
+    let declined = Report { event: ReportEvent::Declined("no room".to_owned()), ..exited(&lease, 1, 0) };
+    assert_eq!(rejected(&daemon.report(vec![declined]).await), [None]);
+    until(&alice, "first", |run| status(run).reason.as_ref().is_some_and(|why| why.ends_with("slots"))).await;
+    assert_eq!(daemon.lease_alive().await.attempt.name.as_str(), "first");
+}
+
+#[tokio::test]
+async fn no_more_daemons_of_a_runtime_are_connected_than_may_be() {
+    use futures_util::stream::{self, StreamExt as _};
+    const MOST: usize = 4096;
+    let server = Server::start();
+    let client = server.client(DAEMON);
+    let open = async |index: usize| {
+        let daemon = format!("d{index}").parse().expect("a name");
+        client.open_session(&OpenSession { daemon, ..opening(None) }).await.map(drop)
+    };
+    let opened: Vec<_> = stream::iter(0..MOST).map(open).buffer_unordered(32).collect().await;
+    assert!(opened.iter().all(Result::is_ok));
+    let error = open(MOST).await.expect_err("refused");
+    assert_eq!(error.code(), Some(Code::Unavailable));
+    assert!(error.to_string().contains("4096 daemons of Runtime bash are connected"), "{error}");
+    // One that is connected may come again; its place is its own.
+    let secret = Some(secret("d1"));
+    assert!(client.open_session(&opening(secret)).await.is_err());
+    // Those of another Runtime have places of their own.
+    let other = OpenSession { runtime: "other".parse().expect("a name"), ..opening(None) };
+    server.client(OTHER_DAEMON).open_session(&other).await.expect("opened");
 }

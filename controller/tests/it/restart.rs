@@ -184,7 +184,7 @@ async fn the_first_signal_drains() {
     let name = "a".parse().expect("a name");
     let mut events = alice.events(&default(), &name).await.expect("events");
     let held = [Held { attempt: lease.attempt, stopping: false, step: None, last_output: None }];
-    let renew = Renew { attempts: held.to_vec(), unready: None, prompt: false };
+    let renew = Renew { attempts: held.to_vec(), unready: None, prompt: false, as_of_millis: None };
     let (waited, renewed, ()) = tokio::join!(
         daemon.client.lease(&daemon.session, Duration::from_secs(20)),
         daemon.client.renew(&daemon.session, &renew, Duration::from_secs(20)),

@@ -37,6 +37,55 @@ pub struct Amounts {
     disk: u64,
 }
 
+/// What Runs ask for together, kept up as they come and go: what that is of a [`Capacity`] is then known without a look at
+/// each of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    memory: Sum,
+    processes: Sum,
+    disk: Sum,
+}
+
+/// One limit of several Runs. 128 bits: so many limits of 64 bits as fit in a memory do not overflow it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    /// Of those that say.
+    said: u128,
+    /// How many do not say, and get the default.
+    unsaid: u64,
+}
+
+impl Load {
+    /// One Run more.
+    pub fn add(&mut self, limits: &Limits) {
+        self.each(limits, |sum, limit| match limit {
+            Some(limit) => sum.said += u128::from(limit),
+            None => sum.unsaid += 1,
+        });
+    }
+
+    /// One Run less, of those that were added.
+    pub fn remove(&mut self, limits: &Limits) {
+        self.each(limits, |sum, limit| match limit {
+            Some(limit) => sum.said -= u128::from(limit),
+            None => sum.unsaid -= 1,
+        });
+    }
+
+    fn each(&mut self, limits: &Limits, change: impl Fn(&mut Sum, Option<u64>)) {
+        change(&mut self.memory, limits.memory.map(|memory| memory.0));
+        change(&mut self.processes, limits.processes.map(u64::from));
+        change(&mut self.disk, limits.disk.map(|disk| disk.0));
+    }
+}
+
+impl Sum {
+    fn with_default(self, default: u64) -> u64 {
+        let all = self.said + u128::from(self.unsaid) * u128::from(default);
+        u64::try_from(all).unwrap_or(u64::MAX)
+    }
+}
+
 /// Something of a capacity does not suffice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {asked} asked for, {free} of {all} free")]
@@ -85,6 +134,24 @@ impl Capacity {
             memory: bytes(self.memory, limits.memory),
             processes: self.processes.and(limits.processes).map_or(0, u64::from),
             disk: bytes(self.disk, limits.disk),
+        }
+    }
+
+    /// What several Runs may use: as much as [`Self::need`] of each, together.
+    #[must_use]
+    pub fn used(&self, load: &Load) -> Amounts {
+        let one = |all: Option<u64>, sum: Sum, default: Option<u64>| {
+            all.map_or(0, |_| sum.with_default(default.unwrap_or(0)))
+        };
+        let bytes = |bytes: Option<Bytes>| bytes.map(|bytes| bytes.0);
+        Amounts {
+            memory: one(bytes(self.memory), load.memory, bytes(self.defaults.memory)),
+            processes: one(
+                self.processes.map(u64::from),
+                load.processes,
+                self.defaults.processes.map(u64::from),
+            ),
+            disk: one(bytes(self.disk), load.disk, bytes(self.defaults.disk)),
         }
     }
 
@@ -159,6 +226,27 @@ mod tests {
         assert_eq!(pod.fits(used.minus(half), half), Ok(()));
         let short = pod.fits(half, pod.need(&limits(1, 91))).expect_err("too many");
         assert_eq!(short.what, "processes");
+    }
+
+    #[test]
+    fn what_is_kept_up_is_what_each_needs_together() {
+        let all = [limits(512, 10), Limits::default(), limits(u64::MAX >> 20, u32::MAX), limits(0, 0)];
+        let everything = Capacity { disk: Some(Bytes::mib(1)), ..pod() };
+        for pod in [pod(), everything, Capacity::default()] {
+            let sum = |runs: &[Limits]| {
+                runs.iter().fold(Amounts::default(), |sum, limits| sum.plus(pod.need(limits)))
+            };
+            let mut load = Load::default();
+            for count in 1..=all.len() {
+                load.add(&all[count - 1]);
+                assert_eq!(pod.used(&load), sum(&all[..count]));
+            }
+            for count in (0..all.len()).rev() {
+                load.remove(&all[count]);
+                assert_eq!(pod.used(&load), sum(&all[..count]));
+            }
+            assert_eq!(load, Load::default());
+        }
     }
 
     #[test]

@@ -147,6 +147,18 @@ pub struct Renew {
     /// The answer is wanted at once: the first renewal of a Session says until when its leases hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prompt: bool,
+    /// The newest time on the clock of [`Session::at_millis`] that the daemon knew of when it made this list. What it was given
+    /// more than a third of the period before that, or in an earlier Session, and the list does not name, it never begins:
+    /// the answer with that lease was lost. Absent where the list may lack something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_millis: Option<u64>,
+}
+
+/// How old a lease may be when its attempt begins, for leases that hold for so many milliseconds: both sides reckon with it,
+/// see [`Renew::as_of_millis`].
+#[must_use]
+pub const fn begins_within(lease_millis: u64) -> u64 {
+    lease_millis / 3
 }
 
 /// An attempt that a daemon holds.

@@ -31,15 +31,26 @@ pub(super) struct Accepted {
     pub(super) credential: Option<Credential>,
 }
 
+/// Why a lease is not accepted: nothing of its attempt has begun.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotAccepted {
+    /// It may be another's by now.
+    #[error("the lease came too late")]
+    TooLate,
+    /// A restart would not know of it.
+    #[error("the attempt cannot be journaled")]
+    Journal(#[from] JournalError),
+}
+
 /// Judges and journals a lease.
 ///
 /// # Errors
-/// The journal failed. A Run that may not be is the inner error.
+/// It came too late, or the journal failed. A Run that may not be is the inner error.
 pub(super) async fn accept(
     daemon: Arc<Daemon>,
     lease: Lease,
     session: &Current,
-) -> Result<(Attempt, Result<Accepted, Ended>), JournalError> {
+) -> Result<(Attempt, Result<Accepted, Ended>), NotAccepted> {
     let clock = Clock::start();
     let tree = TreeName::random();
     let key = lease.attempt.clone();
@@ -51,11 +62,16 @@ pub(super) async fn accept(
     let live = Arc::new(Live::new(key.clone(), &lease.read_token, log, dir));
     // Known at once, so that whoever follows its log from the first moment finds it.
     daemon.attempts.insert(Arc::clone(&live));
+    // Asked now that renewals name it: by one that does not, the controller may have handed it on.
+    if session.is_too_late(&lease) {
+        daemon.attempts.remove(&key);
+        return Err(NotAccepted::TooLate);
+    }
     // No side effect before this: from here a restart knows of it, whatever is found.
     let accepted = Record::Accepted { attempt: key.clone(), tree: tree.as_str().to_owned() };
     if let Err(error) = daemon.journal.append(vec![accepted]).await {
         daemon.attempts.remove(&key);
-        return Err(error);
+        return Err(error.into());
     }
     let redactor = Redactor::default();
     let result = AttemptResult::bare(AttemptEnd::Fault);

@@ -86,7 +86,7 @@ pub(crate) async fn daemon(
         state,
         mirrors,
         journal,
-        outbox: Outbox::with(recovered.reports),
+        outbox: Outbox::with(recovered.reports, known),
         controller: upstream,
         hold,
         worker,

@@ -206,7 +206,7 @@ async fn idle_daemon(
     waits.send(())?;
     let renew = async {
         loop {
-            let renew = Renew { attempts: Vec::new(), unready: None, prompt: false };
+            let renew = Renew { attempts: Vec::new(), unready: None, prompt: false, as_of_millis: None };
             client.renew(&session, &renew, Duration::from_secs(30)).await?;
         }
     };

@@ -175,6 +175,23 @@ async fn rejected_reports_are_handled_by_status() {
     assert_eq!(cluster.drain(), Vec::<PathBuf>::new());
 }
 
+/// The answer with a lease is lost between the two: the controller holds the Run for one that a daemon has, and the daemon
+/// has never heard of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_lease_never_arrived_is_begun_all_the_same_and_once() {
+    let options = Options { daemons: 0, lease: "3s", ..Options::default() };
+    let mut cluster = Cluster::start(options).await;
+    let proxy = Answering::losing(&cluster.url, "\"readToken\"");
+    cluster.add_daemon(&proxy.url);
+    let run = cluster.run(shell("once", "echo begun", "")).await;
+    assert!(proxy.has_lost());
+    assert_eq!(phase(&run), Phase::Succeeded, "{:?}", run.status);
+    let status = run.status.expect("a status");
+    assert_eq!((status.attempts.len(), status.fence.0), (1, 2), "handed out twice, and tried once");
+    assert_eq!(cluster.log(&"once".parse().expect("a name")).await, "begun\n");
+    assert_eq!(cluster.drain(), Vec::<PathBuf>::new());
+}
+
 /// The disk under the trees, the daemon's state, and the controller's data. Only root may mount one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_is_the_reason_and_the_servers_live_on() {

@@ -242,6 +242,54 @@ fn a_hand_out_that_reached_nobody_is_taken_back() {
 }
 
 #[test]
+fn a_lease_that_did_not_arrive_costs_no_attempt_and_not_for_ever() {
+    let running = hand_out(&submitted(None), 1);
+    let fence = running.status.fence;
+    let mut record = next(&running, &Event::NeverArrived(fence), 2);
+    assert_eq!((record.status.phase, record.status.attempts.len()), (Phase::Pending, 0));
+    assert_eq!(record.status.reason.as_deref(), Some("daemon d1 never had it: the lease did not arrive"));
+    assert!(decide(&record, &Event::NeverArrived(fence), at(3)).expect("it fits").record.is_none());
+    // A daemon that has spoken has it.
+    let spoke = next(&running, &said(&running, 1, ReportEvent::Exited(outcome(Verdict::Exited(0)))), 2);
+    assert!(decide(&spoke, &Event::NeverArrived(fence), at(3)).expect("it fits").record.is_none());
+    let cancelled = next(&running, &Event::Cancel { by: "alice".to_owned() }, 2);
+    assert_eq!(next(&cancelled, &Event::NeverArrived(fence), 3).status.phase, Phase::Cancelled);
+    // A lease that ends each daemon that reads it does not go round for ever.
+    for taken_back in 2..=16 {
+        let running = hand_out(&record, taken_back);
+        record = next(&running, &Event::NeverArrived(running.status.fence), taken_back);
+    }
+    assert_eq!((record.status.phase, record.status.attempts.len()), (Phase::Fault, 1));
+}
+
+#[test]
+fn what_is_given_back_keeps_its_place_and_its_time_in_the_queue() {
+    let waits = |record: &Record| match record.standing() {
+        Standing::Waiting { ready_at, since, gives_up_at } => {
+            (ready_at.as_second(), since.as_second(), gives_up_at.as_second())
+        }
+        other => panic!("{other:?}"),
+    };
+    let first = submitted(retry(9, &[RetryOn::Failed]));
+    assert_eq!(waits(&first), (0, 0, 60));
+    let declined = |record: &Record| said(record, 1, ReportEvent::Declined("its journal fails".to_owned()));
+    let running = hand_out(&first, 10);
+    let undelivered = next(&running, &Event::Undelivered(running.status.fence), 20);
+    assert_eq!(waits(&undelivered), (20, 0, 60));
+    let running = hand_out(&undelivered, 30);
+    let again = next(&running, &declined(&running), 40);
+    assert_eq!(waits(&again), (41, 0, 60));
+    // Another attempt waits from when its backoff is over.
+    let running = hand_out(&again, 50);
+    let failed = said(&running, 1, finished(AttemptEnd::Completed, Some(Verdict::Exited(1))));
+    let second = next(&running, &failed, 100);
+    assert_eq!(waits(&second), (101, 101, 161));
+    let running = hand_out(&second, 110);
+    let lost = next(&running, &Event::NeverArrived(running.status.fence), 120);
+    assert_eq!(waits(&lost), (121, 101, 161));
+}
+
+#[test]
 fn a_pending_run_may_end_without_an_attempt() {
     let refusal = Refusal::new(Rule::PATCH_UNKNOWN, "spec.priorPatches[0]", "there is no Run default/x");
     for (event, phase) in [

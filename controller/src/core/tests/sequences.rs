@@ -7,6 +7,7 @@ use super::*;
 enum Step {
     HandOut(bool),
     Undelivered,
+    NeverArrived,
     Report { attempt_back: usize, sequence: u64, daemon: bool, exited: bool, end: AttemptEnd, code: u8 },
     Cancel,
     Delete,
@@ -34,6 +35,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any::<bool>().prop_map(Step::HandOut),
         1 => Just(Step::Undelivered),
+        1 => Just(Step::NeverArrived),
         8 => report,
         1 => Just(Step::Cancel),
         1 => Just(Step::Delete),
@@ -51,6 +53,7 @@ fn aim(record: &Record, step: &Step) -> Event {
             Event::HandOut { daemon, patches: Vec::new() }
         }
         Step::Undelivered => Event::Undelivered(fence),
+        Step::NeverArrived => Event::NeverArrived(fence),
         Step::Report { attempt_back, sequence, daemon: own, exited, end, code } => {
             let attempts = &record.status.attempts;
             let attempt = attempts.iter().rev().nth(*attempt_back);

@@ -170,8 +170,8 @@ impl State {
         let Some(active) = self.index.get(key) else { return };
         match active.record.standing() {
             Standing::Held(_) => self.timers.at(soon, Timer::Lease(key.clone())),
-            Standing::Waiting { ready_at, .. } => {
-                self.timers.at(soon, Timer::GiveUp(key.clone(), ready_at));
+            Standing::Waiting { since, .. } => {
+                self.timers.at(soon, Timer::GiveUp(key.clone(), since));
             }
             Standing::Over { .. } => {}
         }
