@@ -142,8 +142,14 @@ impl State {
     fn apply(&mut self, key: RunKey, op: Op, record: &Arc<Record>, version: Version) {
         let now = Timestamp::now();
         match op {
-            Op::Submit { record: wanted, reply, .. } => {
-                answer(reply, existing(&wanted, self.view_of(record)));
+            Op::Submit { record: wanted, secrets, reply } => {
+                let found = self.view_of(record);
+                let differ = self.vault.differs(&record.uid, record.private.submitted_secrets, &secrets);
+                let same_spec = existing(&wanted, found);
+                answer(
+                    reply,
+                    if differ { same_spec.and_then(|_| Err(other_secrets(&wanted))) } else { same_spec },
+                );
             }
             Op::Ask { event, reply } => match decide(record, &event, now) {
                 Ok(Decision { record: Some(next), effects }) => {
@@ -315,6 +321,14 @@ fn existing(wanted: &Record, found: Run) -> Result<Created, Denied> {
     }
     let message = format!("the Run {} exists with another spec", wanted.key);
     Err(Problem::new(Code::Conflict, message).hint("choose another name, or use generateName").into())
+}
+
+/// A Run that goes on with other secrets than these is not the one that is asked for.
+fn other_secrets(wanted: &Record) -> Denied {
+    let message = format!("the Run {} exists with other values of its secrets", wanted.key);
+    Problem::new(Code::Conflict, message)
+        .hint("choose another name, or use generateName; or delete that Run first")
+        .into()
 }
 
 /// What a person or a daemon is told of a failure of the store; its cause is in our log alone.

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use runtimed_api::ids::{Namespace, RunUid};
+use runtimed_api::digest::Digest;
+use runtimed_api::ids::{Namespace, RunUid, SecretName};
 use runtimed_api::problem::{Code, Problem};
 use tokio::time::Instant;
 
@@ -50,6 +51,14 @@ impl Vault {
 
     pub(super) fn get(&self, uid: &RunUid) -> Option<&Secrets> {
         self.open.get(uid).map(|(_, secrets)| secrets)
+    }
+
+    /// Whether a Run that goes on was `submitted` with other secrets than these. Of what cannot be opened nobody knows.
+    pub(super) fn differs(&self, uid: &RunUid, submitted: bool, secrets: &Secrets) -> bool {
+        match self.get(uid) {
+            Some(kept) => digests(kept) != digests(secrets),
+            None => !submitted && !secrets.is_empty(),
+        }
     }
 
     /// Whether a namespace may keep these as well.
@@ -130,6 +139,11 @@ async fn remove(store: &dyn Store, key: Key) -> Result<(), StoreError> {
         Err(StoreError::Missing) => Ok(()),
         other => other,
     }
+}
+
+/// What two of them are compared by: how long that takes says nothing of the values.
+fn digests(secrets: &Secrets) -> Vec<(&SecretName, Digest)> {
+    secrets.iter().map(|(name, value)| (name, Digest::of(value.expose()))).collect()
 }
 
 fn bytes(secrets: &Secrets) -> usize {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use runtimed_api::problem::Code;
 use runtimed_api::run::status::Phase;
-use runtimed_api::session::{Held, Renew, ReportAnswer, SecretValue};
+use runtimed_api::session::{Held, Renew, ReportAnswer, SecretValue, Submission};
 use runtimed_client::controller::Blob;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -131,6 +132,18 @@ async fn submitted_secrets_survive_a_restart_and_go_with_the_run() {
     // Submitted twice, it is stored once.
     alice.submit(&default(), &secret_run("ends")).await.expect("submitted");
     assert_eq!(kept_secrets(&server), 3);
+    // With other values, or with none, it is another.
+    let other = SecretValue::new(b"hunter23".to_vec());
+    for secrets in [BTreeMap::from([("llm".parse().expect("a name"), other)]), BTreeMap::new()] {
+        let submission = Submission { secrets, ..secret_run("ends") };
+        let error = alice.submit(&default(), &submission).await.expect_err("refused");
+        assert_eq!(error.code(), Some(Code::Conflict));
+        let said = error.to_string();
+        assert!(
+            said.contains("exists with other values of its secrets") && !said.contains("hunter"),
+            "{said}"
+        );
+    }
     let sealed = sealed(&server);
     assert!(is_held(&server, &sealed));
     alice.cancel(&default(), &"ends".parse().expect("a name")).await.expect("cancelled");
