@@ -5,6 +5,7 @@
 //! target/release/bench-scale stored     # 100 to 100,000 Runs in the store
 //! target/release/bench-scale daemons    # 1 to 64 daemons
 //! target/release/bench-scale idle       # leases beside 1,000 idle daemons
+//! target/release/bench-scale crowded    # a submission where many Runs wait for room, and many slots for a Run that fits
 //! target/release/bench-scale ready      # how soon a daemon is ready, and how much memory it takes
 //! ```
 //!
@@ -17,10 +18,13 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use futures_util::stream::{self, StreamExt as _};
+use runtimed_api::capacity::Capacity;
+use runtimed_api::duration::Span;
 use runtimed_api::ids::SessionId;
+use runtimed_api::quantity::Bytes;
 use runtimed_api::run::Run;
 use runtimed_api::run::status::Phase;
-use runtimed_api::session::{Lease, OpenSession, Renew, SecretText, Submission};
+use runtimed_api::session::{Held, Lease, OpenSession, Renew, SecretText, Submission};
 use runtimed_client::Endpoint;
 use runtimed_client::controller::Controller;
 use runtimed_tests::cluster::{Cluster, Options, namespace, phase};
@@ -69,6 +73,22 @@ enum What {
         #[arg(long, default_value_t = 500)]
         leases: u32,
     },
+    /// What a submission and a renewal take where so many Runs wait, each for a daemon with room, and the slots that wait are
+    /// all of daemons without: they speak the protocol, state a capacity, hold one Run each, and execute nothing.
+    Crowded {
+        /// Runs that wait.
+        #[arg(long, value_delimiter = ',', default_value = "10,1000,8000")]
+        waiting: Vec<usize>,
+        /// Daemons, each with one Run.
+        #[arg(long, default_value_t = 100)]
+        daemons: usize,
+        /// Slots of each that wait.
+        #[arg(long, default_value_t = 5)]
+        slots: u32,
+        /// Submissions and renewals that are measured at each.
+        #[arg(long, default_value_t = 300)]
+        asked: usize,
+    },
     /// How soon a daemon is ready, and how much memory it takes when it is.
     Ready {
         /// Starts.
@@ -85,6 +105,13 @@ fn main() -> anyhow::Result<()> {
             What::Stored { stored, runs } => stored_runs(&args, stored, *runs).await,
             What::Daemons { daemons, runs } => daemons_and_runs(&args, daemons, *runs).await,
             What::Idle { daemons, leases } => idle(&args, daemons, *leases).await?,
+            What::Crowded { waiting, daemons, slots, asked } => {
+                for (level, waiting) in waiting.iter().enumerate() {
+                    let crowd = Crowd { waiting: *waiting, daemons: *daemons, slots: *slots };
+                    let (submitted, renewed) = crowd.measure(&args, *asked).await?;
+                    println!("{level}: {waiting:>5} Runs wait, and {} slots: a submission {submitted}; a renewal {renewed}", daemons * *slots as usize);
+                }
+            }
             What::Ready { starts } => ready(&args, *starts).await?,
         }
         Ok(())
@@ -218,6 +245,100 @@ async fn idle_daemon(
         }
     };
     tokio::select! { ended = renew => ended, ended = ask => ended }
+}
+
+/// Runs that wait for room, beside daemons that have none.
+struct Crowd {
+    waiting: usize,
+    daemons: usize,
+    slots: u32,
+}
+
+impl Crowd {
+    /// p50 and p99 of a submission, and of a renewal that is answered at once, in words.
+    async fn measure(&self, args: &Args, asked: usize) -> anyhow::Result<(String, String)> {
+        let cluster = Cluster::start(options(args, 0)).await;
+        let token = std::fs::read_to_string(cluster.token_file.with_file_name("daemon.token"))?;
+        let client = Controller::new(&Endpoint::new(&cluster.url))?.with_token(SecretText::new(token));
+        let mut polling = tokio::task::JoinSet::new();
+        let mut held = Vec::new();
+        for index in 0..self.daemons {
+            submit_large(&cluster, &format!("held-{index}")).await?;
+            let open = full_daemon(index, self.slots + 1)?;
+            let session: SessionId = client.open_session(&open).await?.id;
+            let lease = client.lease(&session, Duration::from_secs(20)).await?;
+            let attempt = lease.ok_or_else(|| anyhow::anyhow!("no Run for a daemon with room"))?.attempt;
+            let attempts = vec![Held { attempt, stopping: false, step: None, last_output: None }];
+            held.push((session, Renew { attempts, unready: None, prompt: true, as_of_millis: None }));
+        }
+        for (session, renew) in &held {
+            let (client, session) = (client.clone(), session.clone());
+            let renew = Renew { prompt: false, ..renew.clone() };
+            polling.spawn(async move {
+                while client.renew(&session, &renew, Duration::from_secs(30)).await.is_ok() {}
+            });
+        }
+        let submissions =
+            (0..self.waiting).map(async |index| submit_large(&cluster, &format!("waits-{index}")).await);
+        let submitted: Vec<_> = stream::iter(submissions).buffer_unordered(16).collect().await;
+        submitted.into_iter().collect::<anyhow::Result<()>>()?;
+        for (session, _) in held.iter().flat_map(|one| (0..self.slots).map(move |_| one)) {
+            let (client, session) = (client.clone(), session.clone());
+            polling.spawn(async move {
+                while matches!(client.lease(&session, Duration::from_secs(20)).await, Ok(None)) {}
+            });
+        }
+        // Whoever submits is told how many slots are free: all of them ask when it says so.
+        let all = format!("{} free slots", self.daemons * usize::try_from(self.slots)?);
+        let mut tries = 0;
+        while !why_waits(&cluster, "waits-0").await?.contains(&all) {
+            tries += 1;
+            anyhow::ensure!(tries < 500, "the slots do not wait: {}", why_waits(&cluster, "waits-0").await?);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (mut submitted, mut renewed) = (Vec::new(), Vec::new());
+        for index in 0..asked {
+            let begun = Instant::now();
+            submit_large(&cluster, &format!("asked-{index}")).await?;
+            submitted.push(begun.elapsed());
+            let (session, renew) = &held[index % held.len()];
+            let begun = Instant::now();
+            client.renew(session, renew, Duration::from_secs(30)).await?;
+            renewed.push(begun.elapsed());
+        }
+        polling.abort_all();
+        let words = |times: &mut Vec<Duration>| {
+            format!("p50 {} p99 {}", millis(percentile(times, 50)), millis(percentile(times, 99)))
+        };
+        Ok((words(&mut submitted), words(&mut renewed)))
+    }
+}
+
+/// A daemon with room for one Run of [`submit_large`].
+fn full_daemon(index: usize, slots: u32) -> anyhow::Result<OpenSession> {
+    Ok(OpenSession {
+        daemon: format!("full-{index}").parse()?,
+        instance: None,
+        runtime: "test".parse()?,
+        slots,
+        address: None,
+        build: "bench".parse()?,
+        capacity: Capacity { memory: Some(Bytes::mib(100)), ..Capacity::default() },
+    })
+}
+
+async fn submit_large(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    let mut run = run(name);
+    run.spec.limits.memory = Some(Bytes::mib(60));
+    run.spec.limits.queue = Some(Span::from_secs(3600));
+    let submission = Submission { run, secrets: std::collections::BTreeMap::default() };
+    cluster.client.submit(&namespace(), &submission).await?;
+    Ok(())
+}
+
+async fn why_waits(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
+    let run = cluster.client.get(&namespace(), &name.parse()?).await?;
+    Ok(run.status.and_then(|status| status.reason).unwrap_or_default())
 }
 
 async fn ready(args: &Args, starts: u32) -> anyhow::Result<()> {
