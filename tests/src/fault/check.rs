@@ -1,16 +1,24 @@
 //! What must be true of every Run, whatever went wrong.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt as _;
 use runtimed_api::log::LogEvent;
 use runtimed_api::run::Run;
 use runtimed_api::run::outcome::Verdict;
-use runtimed_api::run::status::{AttemptEnd, AttemptStatus, Phase, RunStatus};
+use runtimed_api::run::status::{AttemptEnd, AttemptResult, AttemptStatus, Phase, RunStatus};
 use runtimed_client::controller::{Controller, LogQuery};
+use tokio::time::Instant;
 
 use super::plan::{Kind, Plan, PlannedRun, What, Who};
 use super::watch::Watched;
 use crate::cluster::namespace;
 use crate::marks::{OVERLAP, OVERLAP_CODE};
+
+/// How long the rest of a log may take that follows its report, as after a death or a lost lease, and the pause between two
+/// looks.
+const FOLLOWS: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Checks every Run of a schedule.
 ///
@@ -37,8 +45,15 @@ pub async fn runs(plan: &Plan, lives: &[(PlannedRun, Watched)], client: &Control
         }
         attempts_are_right(plan, run, status)?;
         for attempt in &status.attempts {
-            log_is_whole(plan, run, attempt, client).await?;
+            let deadline = Instant::now() + FOLLOWS;
+            while let Err(why) = log_is_whole(plan, run, attempt, client).await {
+                if Instant::now() > deadline {
+                    return Err(why);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
         }
+        results_are_there(plan, run, status, client).await?;
     }
     let listed = client.list(&namespace(), &Default::default()).await.map_err(|error| error.to_string())?;
     if listed.items.len() == plan.runs.len() {
@@ -91,7 +106,7 @@ fn allowed(plan: &Plan, run: &PlannedRun, life: &Watched) -> Vec<Phase> {
 /// How it ends when nothing goes wrong.
 fn natural(kind: Kind) -> Phase {
     match kind {
-        Kind::Prints { code: 0, .. } | Kind::Leaves => Phase::Succeeded,
+        Kind::Prints { code: 0, .. } | Kind::Leaves | Kind::Collects => Phase::Succeeded,
         Kind::Prints { .. } => Phase::Failed,
         Kind::Sleeps { .. } => Phase::TimedOut,
     }
@@ -117,7 +132,7 @@ fn attempts_are_right(plan: &Plan, run: &PlannedRun, status: &RunStatus) -> Resu
         }
         let code = match run.kind {
             Kind::Prints { code, .. } => code,
-            Kind::Leaves | Kind::Sleeps { .. } => 0,
+            Kind::Leaves | Kind::Collects | Kind::Sleeps { .. } => 0,
         };
         let verdict = attempt.outcome.as_ref().map(|outcome| outcome.verdict);
         if ended(attempt) == Some(AttemptEnd::Completed) && verdict != Some(Verdict::Exited(code)) {
@@ -177,18 +192,55 @@ async fn log_is_whole(
         return wrong(format!("{} bytes are missing in it", kept.dropped));
     };
     let arrived = result.log.dropped == 0 || result.uploads_incomplete.is_empty();
-    // What a daemon that lived to report it has counted, and the controller has answered for, is there: after a death the rest
-    // of a log comes later than the report, or with the disk not at all.
-    let cut =
-        |what| matches!(what, What::Kill(Who::Daemon(_)) | What::Drain(_) | What::Fill(_) | What::Fail(_));
-    let answered = result.uploads_incomplete.is_empty() && !plan.has(cut);
+    // What was counted, and is not said to be missing, is there: after a death too, for the disk comes back.
+    let answered = !result.uploads_incomplete.iter().any(|missing| missing.contains("log"))
+        && !plan.has(|what| matches!(what, What::Fill(_) | What::Fail(_)));
     if answered && kept.reached - kept.dropped < result.log.bytes {
         return wrong(format!("{} bytes were acknowledged, and {kept:?} is there", result.log.bytes));
     }
-    if result.end == AttemptEnd::Completed && arrived && kept.reached + unsaid != output.len() as u64 {
-        return wrong(format!("{read:?} is not all that was printed"));
+    let whole = result.end == AttemptEnd::Completed && arrived && !died_early(result);
+    if whole && kept.reached + unsaid != output.len() as u64 {
+        return wrong(format!("{kept:?} is not all that was printed"));
     }
     Ok(())
+}
+
+/// Whether its daemon died before the results were collected, and with it what was still in the pipes.
+fn died_early(result: &AttemptResult) -> bool {
+    result.uploads_incomplete.iter().any(|missing| missing.ends_with("died before they were collected"))
+}
+
+/// What a command that ended by itself had made is there, or said not to be.
+async fn results_are_there(
+    plan: &Plan,
+    run: &PlannedRun,
+    status: &RunStatus,
+    client: &Controller,
+) -> Result<(), String> {
+    let last = status.attempts.last().and_then(|attempt| attempt.result.as_ref());
+    let completed = last.filter(|result| result.end == AttemptEnd::Completed && !died_early(result));
+    // What is in the way of collecting is told in warnings.
+    let hindered =
+        |what| matches!(what, What::Kill(Who::Worker(_)) | What::Drain(_) | What::Fill(_) | What::Fail(_));
+    let (Some(result), Kind::Collects, false) = (completed, run.kind, plan.has(hindered)) else {
+        return Ok(());
+    };
+    if result.outputs.get("k") != Some(&run.name) {
+        return Err(format!("{}: its output is not there: {result:?}", run.name));
+    }
+    if !result.uploads_incomplete.is_empty() {
+        return Ok(());
+    }
+    let name = run.name.parse().expect("a name");
+    let artifact = client.artifact(&namespace(), &name, "file").await;
+    let artifact =
+        artifact.map_err(|error| format!("{name}: its artifact cannot be had: {error}: {result:?}"))?;
+    let bytes = artifact.bytes().await.map_err(|error| error.to_string())?;
+    if bytes == format!("kept by {name}\n") {
+        Ok(())
+    } else {
+        Err(format!("{name}: its artifact is {bytes:?}"))
+    }
 }
 
 /// How far a log goes.

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Daemons of a schedule.
 pub const DAEMONS: usize = 2;
 
+/// Lines of a Run that prints much.
+const ROWS: u32 = 48_000;
+
 /// After this long nothing more goes wrong.
 const COURSE: u64 = 1200;
 
@@ -51,6 +54,8 @@ pub enum Kind {
         /// The exit code.
         code: u8,
     },
+    /// Prints a mebibyte, sets an output, leaves an artifact, and exits with 0.
+    Collects,
     /// Prints a line, leaves a child of another session behind that ignores TERM, and exits with 0.
     Leaves,
     /// Prints a line and sleeps past its timeout.
@@ -145,7 +150,7 @@ fn is_unguarded(acts: &[Act], daemon: usize) -> bool {
 }
 
 fn planned_run(dice: &mut Dice, seed: u64, index: u64) -> PlannedRun {
-    let kind = match dice.below(8) {
+    let kind = match dice.below(9) {
         0..=2 => Kind::Prints { lines: small(1 + dice.below(20)), pause: 0, code: code(dice) },
         3..=5 => Kind::Prints {
             lines: small(2 + dice.below(10)),
@@ -153,6 +158,7 @@ fn planned_run(dice: &mut Dice, seed: u64, index: u64) -> PlannedRun {
             code: code(dice),
         },
         6 => Kind::Leaves,
+        7 => Kind::Collects,
         _ => Kind::Sleeps { timeout: small(100 + dice.below(400)) },
     };
     PlannedRun {
@@ -232,6 +238,9 @@ impl PlannedRun {
             Kind::Prints { lines, .. } => {
                 text.extend((0..lines).map(|line| format!("line {line} of {}\n", self.name)));
             }
+            Kind::Collects => {
+                text.extend((1..=ROWS).map(|row| format!("row {row:08} of {}\n", self.name)));
+            }
             Kind::Leaves | Kind::Sleeps { .. } => text.push_str("one line\n"),
         }
         text
@@ -249,6 +258,11 @@ impl PlannedRun {
                     self.name
                 )
             }
+            Kind::Collects => format!(
+                "echo k={0} > $RUNTIMED_OUTPUTS; echo kept by {0} > $RUNTIMED_ARTIFACTS_DIR/file; \
+                 seq -f 'row %08.0f of {0}' {ROWS}",
+                self.name
+            ),
             Kind::Leaves => {
                 "echo one line; (setsid sh -c 'trap \"\" TERM; sleep 61; sleep 61' &) ; exit 0".to_owned()
             }
