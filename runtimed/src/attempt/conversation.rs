@@ -119,16 +119,20 @@ impl Conversation {
         let end = self.wait(attempt, &accepted.granted, workspace, &mut rotation).await;
         attempt.result.warnings.extend(sampler.and_then(|sampler| sampler.why()));
         let end = end?;
-        // The lease is another's by now: whatever is collected could not be delivered.
-        if !attempt.live.is_lost() {
-            attempt.enter(Step::Capture);
-            workspace.mend(attempt);
-            if let Err(problem) = self.capture(attempt, &accepted.granted, workspace).await {
-                attempt.result.warnings.push(format!("the patch was not captured: {problem}"));
-            }
-            collect::collect(attempt, &accepted.granted.limits, workspace).await;
-            attempt.leave(Step::Capture);
+        // The lease is another's by now, or will be soon: whatever is collected could not be delivered. Should the report be
+        // taken after all, nobody must be told that a command succeeded of which nothing was kept.
+        if attempt.live.is_lost() {
+            let uncollected = "outputs, artifacts and patch were not collected: the lease could not be held";
+            attempt.result.warnings.push(uncollected.to_owned());
+            return Ok(if end == AttemptEnd::Completed { AttemptEnd::Lost } else { end });
         }
+        attempt.enter(Step::Capture);
+        workspace.mend(attempt);
+        if let Err(problem) = self.capture(attempt, &accepted.granted, workspace).await {
+            attempt.result.warnings.push(format!("the patch was not captured: {problem}"));
+        }
+        collect::collect(attempt, &accepted.granted.limits, workspace).await;
+        attempt.leave(Step::Capture);
         Ok(end)
     }
 
