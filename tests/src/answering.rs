@@ -52,12 +52,7 @@ impl Answering {
         lock(&self.shared.loses).is_none()
     }
 
-    fn start(
-        url: &str,
-        path: &'static str,
-        answers: &[&'static str],
-        loses: Option<&'static str>,
-    ) -> Self {
+    fn start(url: &str, path: &'static str, answers: &[&'static str], loses: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let upstream = url.trim_start_matches("http://").to_owned();

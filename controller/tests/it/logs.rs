@@ -166,14 +166,16 @@ async fn what_a_daemon_left_of_a_log_is_taken_from_that_daemon_alone() {
         daemon.report(vec![finished(&lease, 1, AttemptResult::bare(AttemptEnd::Lost))]).await;
         until_over(&alice, "a").await;
     }
-    // A log that is known to be whole is closed to everybody.
+    // A log that is known to be whole, and is here to its end, is closed to everybody.
     alice.submit(&default(), &run("b", "")).await.expect("submitted");
     let lease = daemon.lease().await;
-    let log = LogSummary { bytes: 4, records: 1, dropped: 0 };
+    let log = LogSummary { bytes: 12, records: 3, dropped: 0 };
     daemon.report(vec![finished(&lease, 1, AttemptResult { log, ..completed(0) })]).await;
     until_over(&alice, "b").await;
-    let late = daemon.client.put_log(0, whole.into(), LogOf::Left(&lease.attempt, &own)).await;
-    assert_eq!(late.expect_err("refused").code(), Some(Code::StaleFence));
+    let put =
+        async || daemon.client.put_log(0, whole.clone().into(), LogOf::Left(&lease.attempt, &own)).await;
+    put().await.expect("the result came before the log");
+    assert_eq!(put().await.expect_err("refused").code(), Some(Code::StaleFence));
 }
 
 /// The endpoint of a daemon that wants this read token: an event now, and another when it is told.
