@@ -52,8 +52,8 @@ pub(in crate::api) async fn put(
 }
 
 /// What a daemon has left of an attempt that it lost, because it died or could not hold the lease: by its own token and its own
-/// secret, for the lease's token is nowhere any more, or good for nothing. Only the log of the attempt that was handed to this very daemon, and only until all is here that
-/// its result counts: the result may come before the log.
+/// secret, for the lease's token is nowhere any more, or good for nothing. Only the log of the attempt that was handed to this
+/// very daemon, and only until all is here that its result counts: the result may come before the log.
 async fn late(app: &App, headers: &HeaderMap, key: &AttemptKey) -> Answer<Blobs> {
     let token = app.authority.daemon(headers).map_err(|_| Failure(unknown()))?;
     let closed = || Failure(Problem::new(Code::StaleFence, format!("the log of {key} is closed")));
