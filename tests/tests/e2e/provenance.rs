@@ -62,6 +62,13 @@ async fn a_captured_patch_is_vouched_for_and_the_next_run_starts_from_it() {
     assert_eq!(phase(&cluster.run(on_again).await), Phase::Succeeded);
     let on_first = repository.run("on-first", "true", "priorPatches: [{ run: first }]");
     assert_eq!(refused(&cluster, on_first).await, Rule::PATCH_BASE_MISMATCH);
+    // With the two trees, and what to do.
+    let told = cluster.client.get(&namespace(), &"on-first".parse().expect("a name")).await.expect("there");
+    let refusal = &result(&told).refusals[0];
+    for tree in [&patch.base, &other.base] {
+        assert!(refusal.message.contains(tree.as_str()), "{refusal:?}");
+    }
+    assert!(refusal.hint.is_some(), "{refusal:?}");
     assert!(cluster.drain().is_empty());
 }
 
